@@ -1,0 +1,283 @@
+//! The configuration: `written` is the TOML as a person typed it, this module's types are what is left once
+//! `validate` has accepted it whole. Nothing past this module ever sees raw TOML.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A configuration that has passed every check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The file it came from, as named on the command line.
+    pub file: PathBuf,
+    /// `[daemon]`.
+    pub daemon: Daemon,
+    /// `[[service]]`, in the file's order; names and VIP endpoints are unique.
+    pub services: Vec<Service>,
+    /// `[site]`.
+    pub site: Option<Site>,
+}
+
+/// What the daemon itself needs; none of it can change without a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// The interfaces that the program is attached to, at least one, each existing when the file was read.
+    pub interfaces: Vec<String>,
+    /// How the program is attached.
+    pub xdp_mode: XdpMode,
+    /// Size of the connection table, 1,024 to 16,777,216.
+    pub max_connections: u32,
+    /// The control API's Unix socket.
+    pub socket: PathBuf,
+    /// Where overrides are kept over a restart.
+    pub state_directory: PathBuf,
+    /// Where Prometheus metrics are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// How the XDP program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// Native where the driver can, else generic.
+    Auto,
+    /// Native, or refuse to start.
+    Native,
+    /// Generic: works everywhere, slowly.
+    Generic,
+}
+
+/// One virtual service: connections to `vip:port` are shared among `backends`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Unique name.
+    pub name: String,
+    /// The address that clients connect to.
+    pub vip: IpAddr,
+    /// The port that clients connect to.
+    pub port: NonZeroU16,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// How packets get to the backend.
+    pub mode: Mode,
+    /// How a new connection's backend is chosen.
+    pub scheduler: Scheduler,
+    /// The interface on which `lbd` puts the VIP; `None`: somebody else does.
+    pub manage_vip: Option<String>,
+    /// What happens to new connections when no backend can take them.
+    pub when_all_down: WhenAllDown,
+    /// What happens to the connections of a backend that fails.
+    pub on_down: OnDown,
+    /// Idle timeouts.
+    pub timeouts: Timeouts,
+    /// How backends are probed; `None` (`type = "none"`): they count as up.
+    pub health: Option<HealthCheck>,
+    /// In the file's order; names are unique within a service, and so are endpoints.
+    pub backends: Vec<Backend>,
+}
+
+/// The transport protocol of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+}
+
+/// How packets get to the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Destination NAT; the backend's route to clients leads through the balancer.
+    Nat,
+}
+
+/// How a new connection's backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheduler {
+    /// Exact round robin by weight, smoothly interleaved.
+    RoundRobin,
+}
+
+/// What happens to new connections when no backend can take them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenAllDown {
+    /// They are answered with a RST.
+    Refuse,
+    /// They are shared among all enabled backends as if these were up.
+    KeepSending,
+}
+
+/// What happens to the connections of a backend that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDown {
+    /// They stay with it: it may come back.
+    Keep,
+    /// The client's next packet is answered with a RST, so that it can connect anew at once.
+    Reset,
+}
+
+/// Idle timeouts of a service's connections; each 5 s to 24 h. The table counts in ticks of about 4 s and rounds up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the handshake is complete. Default 30 s.
+    pub half_open: Duration,
+    /// After the handshake. Default 2 h 4 min (RFC 5382 REQ-5).
+    pub established: Duration,
+    /// After a FIN or a RST. Default 2 min; data in either direction starts it anew.
+    pub closing: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            half_open: Duration::from_secs(30),
+            established: Duration::from_secs(7440),
+            closing: Duration::from_secs(120),
+        }
+    }
+}
+
+/// A server behind a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Unique within its service.
+    pub name: String,
+    /// Of the VIP's family.
+    pub address: IpAddr,
+    /// The server's port.
+    pub port: NonZeroU16,
+    /// Share of new connections relative to the others, 0 to 256; 0: none.
+    pub weight: u16,
+}
+
+/// How the backends of a service are probed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What counts as a success.
+    pub probe: Probe,
+    /// From the start of one probe to the start of the next; not less than `timeout`.
+    pub interval: Duration,
+    /// A probe that takes longer has failed.
+    pub timeout: Duration,
+    /// A random time up to this is added to each interval, so that probes do not march in step.
+    pub jitter: Duration,
+    /// So many successes in a row and a backend that was down is up; a new one needs a single success.
+    pub rise: u32,
+    /// So many failures in a row and a backend that was up is down.
+    pub fall: u32,
+    /// Another port than the backend's own.
+    pub port: Option<NonZeroU16>,
+}
+
+/// What counts as a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A TCP connection is accepted.
+    Tcp,
+    /// An HTTP request gets one of the expected statuses.
+    Http(HttpProbe),
+    /// The same over TLS, the certificate verified.
+    Https {
+        /// The request.
+        http: HttpProbe,
+        /// PEM file with the certificate authorities that may have signed; it existed and parsed when the file was read.
+        ca: PathBuf,
+        /// The name that the certificate must carry, also sent as SNI.
+        server_name: String,
+    },
+}
+
+/// The request of an HTTP probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// Begins with `/`. Default `/`.
+    pub path: String,
+    /// The Host header; default: the server name (HTTPS) or the backend's address.
+    pub host: Option<String>,
+    /// Any of these is a success, each 100 to 599. Default 200.
+    pub expect_status: Vec<u16>,
+}
+
+/// The TLS-terminating site on the web servers, handed to nginx.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// `server_name`s, at least one.
+    pub server_names: Vec<String>,
+    /// PEM file with the certificate chain, leaf first; existed and parsed when the file was read.
+    pub certificate: PathBuf,
+    /// PEM file with the private key; matched the certificate when the file was read.
+    pub key: PathBuf,
+    /// Application servers that nginx passes requests to, at least one, as seen from the web server.
+    pub upstream: Vec<SocketAddr>,
+    /// Port for HTTP; `None`: nginx does not listen for it. Default 80.
+    pub http_port: Option<NonZeroU16>,
+    /// Port for HTTPS. Default 443.
+    pub https_port: NonZeroU16,
+    /// Whether HTTP answers with a redirect to HTTPS (else it serves the site). Default true.
+    pub redirect_http: bool,
+    /// `max-age` of Strict-Transport-Security, whole seconds; `None`: no header. Default none.
+    pub hsts: Option<Duration>,
+    /// Default TLS 1.2 and 1.3.
+    pub tls_versions: Vec<TlsVersion>,
+    /// A busy keep-alive connection is closed after the response that follows this time, so that a drain gets done.
+    /// Default 60 s.
+    pub keepalive_time: Duration,
+    /// An idle keep-alive connection is closed after this. Default 65 s.
+    pub keepalive_timeout: Duration,
+    /// How long a hand-off waits for a drained server's connections to end before it reloads nginx all the same
+    /// (nginx reloads gracefully). Default 90 s.
+    pub drain_timeout: Duration,
+    /// The web servers, at least one.
+    pub servers: Vec<SiteServer>,
+}
+
+/// A TLS version that nginx may offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// A web server and how to reach it: every step is a shell script that is appended as the last argument to `via`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteServer {
+    /// Unique; a backend of the same name (in any service) is drained during the hand-off.
+    pub name: String,
+    /// Where the new certificate is verified over a real TLS handshake: address and HTTPS port as the balancer reaches
+    /// them.
+    pub address: SocketAddr,
+    /// The command before the script: `["sh", "-c"]` (local, the default), `["ssh", "root@web1"]`, …
+    pub via: Vec<String>,
+    /// Absolute directory on the web server that the hand-off owns. Default `/etc/nginx/lb`.
+    pub directory: String,
+    /// The nginx command with what it needs to find the running instance. Default `nginx`.
+    pub nginx: String,
+    /// Scripts that replace the ready-made ones.
+    pub scripts: SiteScripts,
+}
+
+/// Scripts that replace the ready-made ones, step by step; `None`: the ready-made one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SiteScripts {
+    /// Unpack the bundle (a tar archive on standard input) beside the running configuration.
+    pub stage: Option<String>,
+    /// Check the staged configuration without touching the running one.
+    pub test: Option<String>,
+    /// Make the staged configuration the current one, atomically, remembering the previous one.
+    pub swap: Option<String>,
+    /// Make nginx read the current configuration.
+    pub reload: Option<String>,
+    /// Make the previous configuration the current one again and reload it.
+    pub restore: Option<String>,
+}

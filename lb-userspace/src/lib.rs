@@ -1,0 +1,14 @@
+//! The control plane: everything that `lbd` and `lbctl` do.
+//!
+//! Pure modules decide (`config`, `desired_state`, `scheduling`, `reconcile`, `health::state`); thin ones do
+//! (`dataplane`, `neighbours`, `vip`, `health::probe`, `handoff`, `api`). `engine` is the one task that owns the running
+//! state and the only one that changes it.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod handoff;
+pub mod health;
+pub mod metrics;
+pub mod neighbours;
+pub mod vip;
