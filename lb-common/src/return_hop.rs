@@ -2,6 +2,7 @@
 //! number of 11 bits, which a connection remembers. There are few of them: a router or two, rarely more.
 
 use crate::hash::{Seed, scale_high};
+use crate::wire::ethernet::{Ethernet, Mac};
 use crate::word::Word;
 
 /// Numbers of return hops: 1 to 2,047; 0 means unknown.
@@ -14,7 +15,7 @@ const BUSY: u64 = 1;
 /// Where a client's packet came from, and so where its answers go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hop {
-    /// The neighbour's MAC address in the low 48 bits, as in the frame; above it the low half of the interface index.
+    /// The neighbour's MAC address in the low 48 bits; above it the low half of the interface index.
     neighbour: u64,
     /// The same with the frame's destination, our own MAC address, and the high half of the interface index.
     own: u64,
@@ -29,25 +30,23 @@ pub struct HopSlot<W> {
 }
 
 impl Hop {
-    /// The hop that sent a frame with these addresses (the first six bytes of each word, as in the frame).
+    /// The hop that sent a frame with these addresses through this interface.
     #[inline(always)]
-    pub fn new(neighbour: [u8; 6], own: [u8; 6], interface_index: u32) -> Self {
+    pub fn new(frame: Ethernet, interface_index: u32) -> Self {
         Self {
-            neighbour: mac(neighbour) | (interface_index as u64 & 0xffff) << 48,
-            own: mac(own) | (interface_index as u64 >> 16) << 48,
+            neighbour: frame.source.0 | (u64::from(interface_index) & 0xffff) << 48,
+            own: frame.destination.0 | (u64::from(interface_index) >> 16) << 48,
         }
     }
 
-    /// The MAC address of the neighbour: the destination of a frame on its way back.
+    /// The addresses of a frame on its way back.
     #[inline(always)]
-    pub fn neighbour(&self) -> [u8; 6] {
-        bytes(self.neighbour)
-    }
-
-    /// Our own MAC address on that link: the source of a frame on its way back.
-    #[inline(always)]
-    pub fn own(&self) -> [u8; 6] {
-        bytes(self.own)
+    pub fn answer(&self) -> Ethernet {
+        const MAC: u64 = 0xffff_ffff_ffff;
+        Ethernet {
+            destination: Mac(self.neighbour & MAC),
+            source: Mac(self.own & MAC),
+        }
     }
 
     /// The interface.
@@ -62,18 +61,6 @@ impl Hop {
         let hash = SEED.hash(&[self.neighbour, self.own]);
         1 + (scale_high(hash, RETURN_HOPS - 1) + attempt) % (RETURN_HOPS - 1)
     }
-}
-
-#[inline(always)]
-fn mac(bytes: [u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = bytes;
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
-}
-
-#[inline(always)]
-fn bytes(word: u64) -> [u8; 6] {
-    let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
-    [a, b, c, d, e, f]
 }
 
 impl<W: Word> HopSlot<W> {
@@ -130,11 +117,19 @@ mod tests {
         (0..RETURN_HOPS).map(|_| HopSlot::default()).collect()
     }
 
+    fn hop(neighbour: [u8; 6], own: [u8; 6], interface_index: u32) -> Hop {
+        let frame = Ethernet {
+            destination: Mac::from_bytes(own),
+            source: Mac::from_bytes(neighbour),
+        };
+        Hop::new(frame, interface_index)
+    }
+
     #[test]
-    fn fields_round_trip() {
-        let hop = Hop::new([2, 0, 0, 0, 0, 9], [255; 6], 0x1234_5678);
-        assert_eq!(hop.neighbour(), [2, 0, 0, 0, 0, 9]);
-        assert_eq!(hop.own(), [255; 6]);
+    fn an_answer_goes_back_where_the_question_came_from() {
+        let hop = hop([2, 0, 0, 0, 0, 9], [254; 6], 0x1234_5678);
+        assert_eq!(hop.answer().destination.to_bytes(), [2, 0, 0, 0, 0, 9]);
+        assert_eq!(hop.answer().source.to_bytes(), [254; 6]);
         assert_eq!(hop.interface_index(), 0x1234_5678);
     }
 
@@ -144,7 +139,7 @@ mod tests {
         let mut seen = std::collections::HashMap::new();
         for i in 0..300u32 {
             let [a, b, ..] = i.to_le_bytes();
-            let hop = Hop::new([2, 0, 0, 0, a, b], [4, 0, 0, 0, 0, 1], 1 + i % 7);
+            let hop = hop([2, 0, 0, 0, a, b], [4, 0, 0, 0, 0, 1], 1 + i % 7);
             let number = intern(&hop, |n| table.get(n as usize));
             assert_ne!(number, 0);
             assert_eq!(table[number as usize].read(), Some(hop));
@@ -159,9 +154,7 @@ mod tests {
         let numbers: Vec<u16> = (0..10_000u32)
             .map(|i| {
                 let [a, b, c, d] = i.to_le_bytes();
-                intern(&Hop::new([2, 0, a, b, c, d], [1; 6], 3), |n| {
-                    table.get(n as usize)
-                })
+                intern(&hop([2, 0, a, b, c, d], [2; 6], 3), |n| table.get(n as usize))
             })
             .collect();
         assert!(numbers.contains(&0));

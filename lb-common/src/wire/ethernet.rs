@@ -10,13 +10,45 @@ use crate::outcome::Outcome;
 /// Length of the header in bytes.
 pub const LENGTH: usize = EthHdr::LEN;
 
+/// A MAC address: its six bytes as they lie in the frame are the low six bytes of the word (little-endian machines, like
+/// the kernel program's target).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub u64);
+
+impl Mac {
+    /// From the bytes as written.
+    #[inline(always)]
+    pub const fn from_bytes([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// The bytes as written.
+    pub const fn to_bytes(self) -> [u8; 6] {
+        let [a, b, c, d, e, f, _, _] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+}
+
 /// The addresses of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ethernet {
     /// Whom it was sent to.
-    pub destination: [u8; 6],
+    pub destination: Mac,
     /// Who sent it on this link.
-    pub source: [u8; 6],
+    pub source: Mac,
+}
+
+impl Ethernet {
+    /// The first twelve bytes of a frame with these addresses, as three words in memory order.
+    #[inline(always)]
+    pub fn to_words(self) -> [u32; 3] {
+        let (destination, source) = (self.destination.0, self.source.0);
+        [
+            destination as u32,
+            (destination >> 32) as u32 | (source as u32) << 16,
+            (source >> 16) as u32,
+        ]
+    }
 }
 
 /// Reads the header of a unicast frame that carries IPv4.
@@ -29,12 +61,18 @@ pub fn parse_ipv4_frame<F: Frame + ?Sized>(frame: &F) -> Result<Ethernet, Outcom
     if header.field::<u16, { offset_of!(EthHdr, ether_type) }>() != EtherType::Ipv4 as u16 {
         return Err(Outcome::NotIpv4);
     }
-    let destination = header.field::<[u8; 6], { offset_of!(EthHdr, dst_addr) }>();
-    if destination[0] & 1 != 0 {
+    // Whole words, not six bytes each: the addresses are compared and written as words.
+    let words = [
+        header.field::<u32, 0>(),
+        header.field::<u32, 4>(),
+        header.field::<u32, 8>(),
+    ];
+    let destination = Mac(u64::from(words[0]) | u64::from(words[1] & 0xffff) << 32);
+    if destination.0 & 1 != 0 {
         return Err(Outcome::Multicast);
     }
     Ok(Ethernet {
         destination,
-        source: header.field::<[u8; 6], { offset_of!(EthHdr, src_addr) }>(),
+        source: Mac(u64::from(words[1] >> 16) | u64::from(words[2]) << 16),
     })
 }

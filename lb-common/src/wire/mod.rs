@@ -7,6 +7,7 @@ use core::marker::PhantomData;
 
 pub mod ethernet;
 pub mod ipv4;
+pub mod reset;
 pub mod tcp;
 
 /// Types that any bytes are a valid value of.
@@ -21,7 +22,7 @@ unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
-unsafe impl<const N: usize> Plain for [u8; N] {}
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// The bytes of a frame, from the Ethernet header on.
 pub trait Frame {

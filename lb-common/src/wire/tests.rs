@@ -28,8 +28,10 @@ fn changed(at: usize, to: u8) -> Result<(), Outcome> {
 #[test]
 fn reads_every_field() {
     let (ethernet, ipv4, tcp) = parse(&SYN).unwrap();
-    assert_eq!(ethernet.source, [2, 0, 0, 0, 0, 1]);
-    assert_eq!(ethernet.destination, [2, 0, 0, 0, 0, 2]);
+    assert_eq!(ethernet.source.to_bytes(), [2, 0, 0, 0, 0, 1]);
+    assert_eq!(ethernet.destination.to_bytes(), [2, 0, 0, 0, 0, 2]);
+    assert_eq!(ethernet.to_words().map(u32::to_le_bytes).concat(), &SYN[..12]);
+    assert_eq!(ethernet::Mac::from_bytes([2, 0, 0, 0, 0, 1]), ethernet.source);
     assert_eq!(ipv4.source.to_ne_bytes(), [198, 18, 0, 2]);
     assert_eq!(ipv4.destination.to_ne_bytes(), [203, 0, 113, 10]);
     assert_eq!(
@@ -107,4 +109,37 @@ proptest! {
             prop_assert!(14 + ipv4.total_length <= frame.len());
         }
     }
+}
+
+/// The RST to a frame, as bytes, with its checksums verified by recomputing them whole.
+fn rst_for(frame: &[u8]) -> Vec<u8> {
+    let (_, ipv4, tcp) = parse(frame).unwrap();
+    let header = frame.window::<20>(ipv4.transport_offset()).unwrap();
+    let answer: Vec<u8> = reset::answer(&ipv4, &tcp, header.field::<u32, 4>(), header.field::<u32, 8>())
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    assert_eq!(crate::checksum::of_bytes(0, &answer[..20]), 0);
+    let pseudo = [&answer[12..20], &[0, 6, 0, 20], &answer[20..]].concat();
+    assert_eq!(crate::checksum::of_bytes(0, &pseudo), 0);
+    answer
+}
+
+#[test]
+fn a_syn_is_refused_with_its_sequence_number_acknowledged() {
+    let answer = rst_for(&SYN);
+    assert_eq!(answer[12..20], [203, 0, 113, 10, 198, 18, 0, 2]);
+    assert_eq!(answer[20..24], [0x01, 0xbb, 0x9c, 0x40]);
+    assert_eq!(answer[24..32], [0, 0, 0, 0, 0, 0, 0, 2]);
+    assert_eq!(answer[32..34], [0x50, Flags::RST | Flags::ACK]);
+}
+
+#[test]
+fn a_segment_is_reset_at_the_number_that_it_acknowledges() {
+    let mut frame = SYN;
+    frame[47] = Flags::ACK;
+    frame[42..46].copy_from_slice(&[9, 8, 7, 6]);
+    let answer = rst_for(&frame);
+    assert_eq!(answer[24..32], [9, 8, 7, 6, 0, 0, 0, 0]);
+    assert_eq!(answer[32..34], [0x50, Flags::RST]);
 }
