@@ -9,12 +9,16 @@
 )]
 
 pub mod build_command;
+pub mod ci_command;
 pub mod ebpf;
+pub mod interrupt;
 pub mod linker;
 pub mod packages;
 pub mod process;
 pub mod setup;
 pub mod sudo;
+pub mod tally;
+pub mod test_command;
 pub mod toolchain;
 pub mod userspace;
 pub mod workspace;

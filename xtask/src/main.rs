@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build_command, setup};
+use xtask::{build_command, ci_command, setup, test_command};
 
 /// Build, run, measure and test the load balancer.
 #[derive(Parser)]
@@ -20,6 +20,8 @@ enum Command {
     Setup(setup::Args),
     BuildEbpf(build_command::EbpfArgs),
     Build(build_command::Args),
+    Test(test_command::Args),
+    Ci(ci_command::Args),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_command::run_ebpf(&args),
         Command::Build(args) => build_command::run(&args),
+        Command::Test(args) => test_command::run(&args),
+        Command::Ci(args) => ci_command::run(&args),
     };
     result.unwrap_or_else(|error| {
         // Not returned from `main`: that would print a backtrace wherever RUST_BACKTRACE is set.
