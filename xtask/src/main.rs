@@ -1,2 +1,40 @@
-//! x
-fn main() {}
+//! `cargo xtask COMMAND`: parses and dispatches; each command lives in its own file of the library.
+
+#![allow(clippy::print_stderr, reason = "errors are printed here, once")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{build_command, ci_command, setup, test_command};
+
+/// Build, run, measure and test the load balancer.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Setup(setup::Args),
+    BuildEbpf(build_command::EbpfArgs),
+    Build(build_command::Args),
+    Test(test_command::Args),
+    Ci(ci_command::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::BuildEbpf(args) => build_command::run_ebpf(&args),
+        Command::Build(args) => build_command::run(&args),
+        Command::Test(args) => test_command::run(&args),
+        Command::Ci(args) => ci_command::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        // Not returned from `main`: that would print a backtrace wherever RUST_BACKTRACE is set.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
