@@ -11,4 +11,5 @@ pub mod handoff;
 pub mod health;
 pub mod metrics;
 pub mod neighbours;
+mod task;
 pub mod vip;
