@@ -11,5 +11,8 @@ pub mod handoff;
 pub mod health;
 pub mod metrics;
 pub mod neighbours;
+mod netlink;
 mod task;
+#[cfg(test)]
+mod testing;
 pub mod vip;

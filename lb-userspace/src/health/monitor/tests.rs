@@ -127,7 +127,7 @@ async fn detection_keeps_the_bound_in_real_time() {
         ..check(config::Probe::Http(http()))
     };
     monitor.set_targets(vec![target("web1", backend.address, check)]);
-    next(&mut events).await;
+    while next(&mut events).await.health.status != Status::Up {}
     let begin = Instant::now();
     *backend.answer.lock().expect("lock") = Answer::Hang;
     let down = next(&mut events).await;
