@@ -24,10 +24,10 @@ impl Connection {
     }
 }
 
-/// The error number that the kernel answered with (`libc::EEXIST`, …); `None`: the failure was another.
-pub(crate) fn errno(error: &rtnetlink::Error) -> Option<i32> {
+/// A refusal with the kernel's error number (`libc::EEXIST`, …) where there is one.
+pub(crate) fn to_io(error: rtnetlink::Error) -> io::Error {
     match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io().raw_os_error(),
-        _ => None,
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other),
     }
 }

@@ -15,12 +15,12 @@ pub enum NeighbourError {
     )]
     Open(#[source] std::io::Error),
     /// The kernel refused a request.
-    #[error("the kernel refused to tell {what}: {source}")]
+    #[error("the kernel does not tell {what}: {source}")]
     Refused {
         /// What was asked for.
         what: &'static str,
         /// The kernel's answer.
-        source: rtnetlink::Error,
+        source: std::io::Error,
     },
     /// The kernel did not answer, or not in a form that is understood.
     #[error("the kernel did not tell routes and neighbours within {0:?}; the next hops stay as they are")]

@@ -1,6 +1,7 @@
 //! Route, neighbour and source MAC address of each backend, asked of the kernel.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::NeighbourError;
-use crate::netlink::{Connection, errno};
+use crate::netlink::{Connection, to_io};
 
 /// The kernel answers within microseconds; longer means an answer that could not be read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -129,7 +130,11 @@ async fn route(handle: &Handle, address: IpAddr) -> Result<Route, NeighbourError
             .destination_prefix(address, 128)
             .build(),
     };
-    match pin!(handle.route().get(request).execute()).try_next().await {
+    match pin!(handle.route().get(request).execute())
+        .try_next()
+        .await
+        .map_err(to_io)
+    {
         Ok(Some(message)) => Ok(read_route(&message, address)),
         Ok(None) => Ok(Route::None),
         Err(error) if means_no_route(&error) => Ok(Route::None),
@@ -141,9 +146,9 @@ async fn route(handle: &Handle, address: IpAddr) -> Result<Route, NeighbourError
 }
 
 /// No route, or one of the kinds unreachable, prohibit and blackhole, in this order.
-fn means_no_route(error: &rtnetlink::Error) -> bool {
+fn means_no_route(error: &io::Error) -> bool {
     matches!(
-        errno(error),
+        error.raw_os_error(),
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
     )
 }
@@ -171,10 +176,8 @@ fn read_route(message: &RouteMessage, address: IpAddr) -> Route {
 
 /// `None`: the interface is no Ethernet (a tunnel), or has just gone.
 async fn ethernet_address(handle: &Handle, index: u32) -> Result<Option<[u8; 6]>, NeighbourError> {
-    match pin!(handle.link().get().match_index(index).execute())
-        .try_next()
-        .await
-    {
+    let request = handle.link().get().match_index(index);
+    match pin!(request.execute()).try_next().await.map_err(to_io) {
         Ok(Some(link)) if link.header.link_layer_type == LinkLayerType::Ether => {
             Ok(link.attributes.iter().find_map(|attribute| match attribute {
                 LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
@@ -182,7 +185,7 @@ async fn ethernet_address(handle: &Handle, index: u32) -> Result<Option<[u8; 6]>
             }))
         }
         Ok(_) => Ok(None),
-        Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(source) => Err(NeighbourError::Refused {
             what: "an interface",
             source,
@@ -203,6 +206,7 @@ impl Neighbours {
         let mut table = HashMap::new();
         let mut dump = pin!(handle.neighbours().get().execute());
         while let Some(message) = dump.next().await {
+            let message = message.map_err(to_io);
             let message = message.map_err(|source| NeighbourError::Refused {
                 what: "its neighbours",
                 source,
