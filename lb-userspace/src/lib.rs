@@ -11,4 +11,5 @@ pub mod handoff;
 pub mod health;
 pub mod metrics;
 pub mod neighbours;
+pub mod persisted;
 pub mod vip;

@@ -142,6 +142,7 @@ pub struct Traffic {
 
 /// `GET /v1/connections`: query parameters, all optional.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Only this service's.
     pub service: Option<String>,
@@ -203,6 +204,7 @@ pub struct Outcome {
 
 /// `POST /v1/backends`: add a backend at run time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AddBackend {
     /// The service to add it to.
     pub service: String,
@@ -212,6 +214,7 @@ pub struct AddBackend {
 
 /// `POST /v1/backends/change`: change one backend, or all of this name in every service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChangeBackend {
     /// Only in this service; `None`: in every service that has a backend of this name.
     pub service: Option<String>,
