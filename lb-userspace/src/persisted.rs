@@ -333,7 +333,7 @@ mod tests {
         let cases = [
             ("", "EOF"),
             ("\0\0\0\0", "expected value"),
-            ("[]", "missing field `version`"),
+            ("{}", "missing field `version`"),
             (r#"{"version":1}"#, "missing field `backends`"),
             (
                 r#"{"version":2,"backends":[1]}"#,

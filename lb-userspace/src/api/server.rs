@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, Path, Query, Request, State, rejection::QueryRejection};
+use axum::extract::{
+    FromRequest, Path, Query, Request, State, rejection::PathRejection, rejection::QueryRejection,
+};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -98,8 +100,14 @@ impl<C: Control> Daemon<C> {
 
 async fn service<C: Control>(
     State(lbd): State<Daemon<C>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Service>, Refused> {
+    let Path(name) = name.map_err(|rejection| {
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!("the service's name: {rejection}"),
+        )
+    })?;
     let Json(services) = lbd
         .call(|control| async move { control.services().await })
         .await?;

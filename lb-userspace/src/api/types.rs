@@ -351,3 +351,11 @@ pub struct Error {
     /// What is wrong, what is allowed, what to do.
     pub error: String,
 }
+
+/// The name of an enum's variant, the same in the configuration file, in the API and in everything that is shown.
+pub fn word(variant: &impl Serialize) -> String {
+    match serde_json::to_value(variant) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}

@@ -1,6 +1,9 @@
 //! The configuration: `written` is the TOML as a person typed it, this module's types are what is left once
 //! `validate` has accepted it whole. Nothing past this module ever sees raw TOML.
 
+mod seam;
+pub use seam::{ConfigError, Host, ThisHost, load};
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
