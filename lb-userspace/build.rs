@@ -21,5 +21,8 @@ fn main() {
 
 fn default_object() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package).join("target/ebpf/bpfel-unknown-none/bpf/lb-ebpf")
+    package
+        .parent()
+        .unwrap_or(package)
+        .join("target/ebpf/bpfel-unknown-none/bpf/lb-ebpf")
 }

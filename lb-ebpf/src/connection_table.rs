@@ -3,7 +3,6 @@
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::abi::Backend;
 use lb_common::connection_table::{self as table, Home, Value, Way};
-use lb_common::outcome::Outcome;
 use lb_common::return_hop::{self, Hop, HopSlot};
 use lb_common::tcp_state::{Flags, Sender};
 use lb_common::tick::Tick;
@@ -16,12 +15,10 @@ use crate::word::SharedWord;
 
 /// The two buckets of a key. Both are looked up before either is read, so that their cache misses overlap.
 #[inline(always)]
-pub fn home(key: &[u64; 1]) -> Result<Home<'static, SharedWord, 1>, Outcome> {
+pub fn home(key: &[u64; 1]) -> Option<Home<'static, SharedWord, 1>> {
     let [first, second] = table::home(&TABLE_SEED.load(), key, CONNECTION_BUCKETS.load());
-    match (element(&CONNECTIONS, first), element(&CONNECTIONS, second)) {
-        (Some(first), Some(second)) => Ok(Home::new(first, second)),
-        _ => Err(Outcome::Impossible),
-    }
+    let (first, second) = (element(&CONNECTIONS, first), element(&CONNECTIONS, second));
+    Some(Home::new(first?, second?))
 }
 
 /// What time it is in the table.

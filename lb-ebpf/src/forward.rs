@@ -59,12 +59,12 @@ pub enum Route {
 
 /// Asks the routing table. Not inlined: only packets whose next hop is not known pay for it.
 #[inline(never)]
-pub fn route(context: &XdpContext, source: u32, destination: u32, length: u16) -> Route {
+pub fn route(context: &XdpContext, source: u32, destination: u32, length: usize) -> Route {
     // SAFETY: integers and arrays of them; all zeros are valid.
     let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     parameters.family = 2; // AF_INET
     parameters.l4_protocol = PROTOCOL_TCP;
-    parameters.__bindgen_anon_1.tot_len = length;
+    parameters.__bindgen_anon_1.tot_len = length as u16;
     parameters.__bindgen_anon_3.ipv4_src = source;
     parameters.__bindgen_anon_4.ipv4_dst = destination;
     parameters.ifindex = context.ingress_ifindex() as u32;

@@ -1,7 +1,7 @@
 //! The stages of a packet's life, in order.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, Membership, Service};
+use lb_common::abi::{Backend, MAX_SIBLINGS, Membership, Service};
 use lb_common::connection_table::entry::ipv4_key;
 use lb_common::connection_table::{Home, Inserted, Value, Way};
 use lb_common::outcome::Outcome;
@@ -10,6 +10,7 @@ use lb_common::tcp_state::{Sender, State};
 use lb_common::wire::Frame as _;
 use lb_common::word::Word as _;
 
+use crate::backend_choice::{Slots, collides};
 use crate::connection_table::{self, hop_slot};
 use crate::forward::{Route, Verdict, route};
 use crate::maps::{SERVICE_STATES, element};
@@ -18,7 +19,7 @@ use crate::parse::{Segment, parse};
 use crate::refuse::answer_with_rst;
 use crate::service_lookup::Tables;
 use crate::word::SharedWord;
-use crate::{backend_choice, counters, rewrite};
+use crate::{counters, rewrite};
 
 /// How often another slot is tried when a shared endpoint collides.
 const CHOICES: u32 = 4;
@@ -64,7 +65,7 @@ fn from_client(
     number: u16,
 ) -> Result<Verdict, Outcome> {
     let key = ipv4_key(segment.ipv4.source, segment.tcp.source_port, number);
-    let home = connection_table::home(&key)?;
+    let home = connection_table::home(&key).ok_or(Outcome::Impossible)?;
     let found = home.find(&key);
     if let Some(entry) = found
         && let Some(backend) = keeps(tables, segment, entry.1)
@@ -132,18 +133,13 @@ fn decide(
         return Err(Outcome::FragmentOfService);
     }
     is_forwardable(segment)?;
-    if service.slots == 0 {
-        return Err(Outcome::RefusedNoBackend);
-    }
+    let slots = Slots::of(service).ok_or(Outcome::RefusedNoBackend)?;
     let opens = segment.tcp.flags.opens();
     if !opens && segment.tcp.flags.resets() {
         // The end of a connection that is not known: nothing to remember.
-        return Ok((
-            backend_choice::by_hash(tables, service, key)?,
-            Outcome::ToBackendAtRisk,
-        ));
+        return Ok((slots.by_hash(tables, key)?, Outcome::ToBackendAtRisk));
     }
-    let id = choose(segment, tables, service, number, key)?;
+    let id = choose(segment, tables, slots, number, key)?;
     let (state, outcome) = if opens {
         (State::SynSeen, Outcome::ToBackend)
     } else {
@@ -173,10 +169,7 @@ fn decide(
         Inserted::Full => {
             let state = element(&SERVICE_STATES, number as u32).ok_or(Outcome::Impossible)?;
             state.untracked.store(now.0 as u64 + 1);
-            Ok((
-                backend_choice::by_hash(tables, service, key)?,
-                Outcome::ToBackendUntracked,
-            ))
+            Ok((slots.by_hash(tables, key)?, Outcome::ToBackendUntracked))
         }
     }
 }
@@ -187,18 +180,18 @@ fn decide(
 fn choose(
     segment: &Segment,
     tables: &Tables,
-    service: &Service,
+    slots: Slots,
     number: u16,
     key: &[u64; 1],
 ) -> Result<u16, Outcome> {
     if !segment.tcp.flags.opens() {
-        return backend_choice::by_hash(tables, service, key);
+        return slots.by_hash(tables, key);
     }
     for _ in 0..CHOICES {
-        let id = backend_choice::by_cursor(tables, service, number)?;
+        let id = slots.by_cursor(tables, number)?;
         let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
         if backend.flags & Backend::SHARED == 0
-            || !backend_choice::collides(tables, number, id, segment.ipv4.source, segment.tcp.source_port)
+            || !collides(tables, number, id, segment.ipv4.source, segment.tcp.source_port)
         {
             return Ok(id);
         }
@@ -206,6 +199,7 @@ fn choose(
     Err(Outcome::SharedEndpointCollision)
 }
 
+/// Sends a client's packet to its backend.
 #[inline(always)]
 fn to_backend(
     context: &XdpContext,
@@ -217,30 +211,20 @@ fn to_backend(
     let packet = Packet::of(context);
     counters::to_backend(id, packet.length());
     rewrite::to_backend(&packet, segment, backend)?;
-    if backend.interface_index != 0 {
-        rewrite::ethernet(&packet, words(&backend.ethernet))?;
-        return Ok(Verdict {
-            outcome,
-            interface_index: backend.interface_index,
-        });
+    if backend.interface_index == 0 {
+        let route = route(
+            context,
+            segment.ipv4.source,
+            ipv4_address(&backend.address),
+            segment.ipv4.total_length,
+        );
+        return leave(&packet, route, outcome, Outcome::ToBackendByKernel);
     }
-    let [a, b, c, d, ..] = backend.address;
-    let address = u32::from_ne_bytes([a, b, c, d]);
-    match route(
-        context,
-        segment.ipv4.source,
-        address,
-        segment.ipv4.total_length as u16,
-    ) {
-        Route::Known(ethernet, interface_index) => {
-            rewrite::ethernet(&packet, ethernet.to_words())?;
-            Ok(Verdict {
-                outcome,
-                interface_index,
-            })
-        }
-        Route::Kernel | Route::NotForwarded => Err(Outcome::ToBackendByKernel),
-    }
+    rewrite::ethernet(&packet, words(&backend.ethernet))?;
+    Ok(Verdict {
+        outcome,
+        interface_index: backend.interface_index,
+    })
 }
 
 /// A packet from a backend's endpoint: the answer to a client, or nothing of ours.
@@ -252,14 +236,14 @@ fn from_backend(
     first: Membership,
 ) -> Result<Verdict, Outcome> {
     let mut membership = Some(first);
-    for _ in 0..lb_common::abi::MAX_SIBLINGS {
+    for _ in 0..MAX_SIBLINGS {
         let Some(candidate) = membership else { break };
         let key = ipv4_key(
             segment.ipv4.destination,
             segment.tcp.destination_port,
             candidate.service,
         );
-        let home = connection_table::home(&key)?;
+        let home = connection_table::home(&key).ok_or(Outcome::Impossible)?;
         if let Some(entry) = home.find(&key)
             && entry.1.backend() == candidate.backend
         {
@@ -273,25 +257,45 @@ fn from_backend(
                 (Sender::Backend, segment.tcp.flags),
                 0,
             );
-            let hop = hop_slot(entry.1.hop() as u32).and_then(HopSlot::read);
-            return to_client(
-                context,
-                segment,
-                candidate.backend,
-                backend,
-                hop.map(|hop| Route::Known(hop.answer(), hop.interface_index())),
-                Outcome::ToClient,
-            );
+            return to_client(context, segment, candidate.backend, backend, entry.1.hop());
         }
         membership = tables.next_membership(candidate);
     }
-    untracked_from_backend(context, segment, tables, first)
+    untracked_to_client(context, segment, tables, first)
+}
+
+/// Sends a backend's packet back the way that the client's last one came.
+#[inline(always)]
+fn to_client(
+    context: &XdpContext,
+    segment: &Segment,
+    id: u16,
+    backend: &Backend,
+    hop: u16,
+) -> Result<Verdict, Outcome> {
+    let packet = Packet::of(context);
+    counters::to_client(id, packet.length());
+    rewrite::to_client(&packet, segment, backend)?;
+    let Some(hop) = hop_slot(hop as u32).and_then(HopSlot::read) else {
+        let route = route(
+            context,
+            ipv4_address(&backend.vip),
+            segment.ipv4.destination,
+            segment.ipv4.total_length,
+        );
+        return leave(&packet, route, Outcome::ToClient, Outcome::ToClientByKernel);
+    };
+    rewrite::ethernet(&packet, hop.answer().to_words())?;
+    Ok(Verdict {
+        outcome: Outcome::ToClient,
+        interface_index: hop.interface_index(),
+    })
 }
 
 /// An answer without an entry: only while its service has connections without entries, only from an endpoint of a single
 /// service, and never to the host itself.
 #[inline(always)]
-fn untracked_from_backend(
+fn untracked_to_client(
     context: &XdpContext,
     segment: &Segment,
     tables: &Tables,
@@ -305,63 +309,42 @@ fn untracked_from_backend(
     if last == 0 || age > UNTRACKED_TICKS || membership.next != 0 {
         return Err(Outcome::NoConnection);
     }
+    is_forwardable(segment)?;
     let backend = tables.backend(membership.backend).ok_or(Outcome::Impossible)?;
-    match route(
-        context,
-        0,
-        segment.ipv4.destination,
-        segment.ipv4.total_length as u16,
-    ) {
-        Route::NotForwarded => Err(Outcome::NoConnection),
-        known => {
-            is_forwardable(segment)?;
-            to_client(
-                context,
-                segment,
-                membership.backend,
-                backend,
-                Some(known),
-                Outcome::ToClientUntracked,
-            )
-        }
+    let route = route(context, 0, segment.ipv4.destination, segment.ipv4.total_length);
+    if matches!(route, Route::NotForwarded) {
+        return Err(Outcome::NoConnection);
     }
+    let packet = Packet::of(context);
+    counters::to_client(membership.backend, packet.length());
+    rewrite::to_client(&packet, segment, backend)?;
+    leave(
+        &packet,
+        route,
+        Outcome::ToClientUntracked,
+        Outcome::ToClientByKernel,
+    )
 }
 
+/// Sends a rewritten packet where the routing table says, if need be by the kernel.
 #[inline(always)]
-fn to_client(
-    context: &XdpContext,
-    segment: &Segment,
-    id: u16,
-    backend: &Backend,
-    way_back: Option<Route>,
-    outcome: Outcome,
-) -> Result<Verdict, Outcome> {
-    let packet = Packet::of(context);
-    counters::to_client(id, packet.length());
-    rewrite::to_client(&packet, segment, backend)?;
-    let way_back = match way_back {
-        Some(known) => known,
-        None => {
-            let [a, b, c, d, ..] = backend.vip;
-            let vip = u32::from_ne_bytes([a, b, c, d]);
-            route(
-                context,
-                vip,
-                segment.ipv4.destination,
-                segment.ipv4.total_length as u16,
-            )
-        }
-    };
-    match way_back {
+fn leave(packet: &Packet, route: Route, outcome: Outcome, by_kernel: Outcome) -> Result<Verdict, Outcome> {
+    match route {
         Route::Known(ethernet, interface_index) => {
-            rewrite::ethernet(&packet, ethernet.to_words())?;
+            rewrite::ethernet(packet, ethernet.to_words())?;
             Ok(Verdict {
                 outcome,
                 interface_index,
             })
         }
-        Route::Kernel | Route::NotForwarded => Err(Outcome::ToClientByKernel),
+        Route::Kernel | Route::NotForwarded => Err(by_kernel),
     }
+}
+
+#[inline(always)]
+fn ipv4_address(padded: &[u8; 16]) -> u32 {
+    let [a, b, c, d, ..] = *padded;
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 #[inline(always)]

@@ -14,8 +14,8 @@ pub mod host_checks;
 pub mod metrics;
 pub mod neighbours;
 mod netlink;
+pub mod persisted;
 mod task;
 #[cfg(test)]
 mod testing;
-pub mod persisted;
 pub mod vip;

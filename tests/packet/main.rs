@@ -1,5 +1,8 @@
 //! Packets through the real kernel: packet in; action, packet and counters out.
 
+mod nat;
+mod world;
+
 use std::process::ExitCode;
 
 use lb_tests::{
@@ -13,5 +16,5 @@ fn main() -> ExitCode {
         needs: &[Root, Bpf],
         parallel: true,
     }
-    .run(vec![])
+    .run(nat::cases())
 }

@@ -58,10 +58,17 @@ impl Clock {
 
 fn jiffies(program: &Xdp) -> Result<u64, DataplaneError> {
     let mut out = FRAME;
-    let options = TestRunOptions { data_in: Some(&FRAME), data_out: Some(&mut out), ..TestRunOptions::new() };
+    let options = TestRunOptions {
+        data_in: Some(&FRAME),
+        data_out: Some(&mut out),
+        ..TestRunOptions::new()
+    };
     program
         .test_run(options)
-        .map_err(|source| DataplaneError::Program { program: super::loader::CLOCK, source: Box::new(source) })?;
+        .map_err(|source| DataplaneError::Program {
+            program: super::loader::CLOCK,
+            source: Box::new(source),
+        })?;
     let [a, b, c, d, e, f, g, h, ..] = out;
     Ok(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }

@@ -42,7 +42,9 @@ pub struct ConnectionTable {
 
 impl ConnectionTable {
     pub(super) fn new(map: &MapData) -> Result<Self, DataplaneError> {
-        Ok(Self { buckets: MappedArray::new("CONNECTIONS", map)? })
+        Ok(Self {
+            buckets: MappedArray::new("CONNECTIONS", map)?,
+        })
     }
 
     fn entries(&self) -> impl Iterator<Item = (&Way<AtomicU64, 1>, [u64; 1], Value)> {
@@ -69,7 +71,9 @@ impl ConnectionTable {
 
     /// Removes the entries whose time is over; how many.
     pub fn sweep(&self, now: Tick) -> usize {
-        self.entries().filter(|(way, _, value)| value.deadline().is_past(now) && way.remove(*value)).count()
+        self.entries()
+            .filter(|(way, _, value)| value.deadline().is_past(now) && way.remove(*value))
+            .count()
     }
 
     /// Bytes of memory that the table takes.

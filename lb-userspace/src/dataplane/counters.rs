@@ -26,7 +26,10 @@ impl Counters {
         OUTCOMES
             .iter()
             .map(|outcome| {
-                let values = self.outcomes.get(&(*outcome as u32), 0).map_err(unreadable("OUTCOME_COUNTERS"))?;
+                let values = self
+                    .outcomes
+                    .get(&(*outcome as u32), 0)
+                    .map_err(unreadable("OUTCOME_COUNTERS"))?;
                 Ok((*outcome, values.iter().sum()))
             })
             .collect()
@@ -37,7 +40,10 @@ impl Counters {
     /// # Errors
     /// The kernel does not let us read the map.
     pub fn backend(&self, id: u16) -> Result<BackendCounters, DataplaneError> {
-        let values = self.backends.get(&u32::from(id), 0).map_err(unreadable("BACKEND_COUNTERS"))?;
+        let values = self
+            .backends
+            .get(&u32::from(id), 0)
+            .map_err(unreadable("BACKEND_COUNTERS"))?;
         let mut sum = [0u64; 5];
         for cpu in values.iter() {
             for (total, value) in sum.iter_mut().zip(cpu) {
@@ -45,10 +51,19 @@ impl Counters {
             }
         }
         let [opened, packets_in, bytes_in, packets_out, bytes_out] = sum;
-        Ok(BackendCounters { opened, packets_in, bytes_in, packets_out, bytes_out })
+        Ok(BackendCounters {
+            opened,
+            packets_in,
+            bytes_in,
+            packets_out,
+            bytes_out,
+        })
     }
 }
 
 fn unreadable(map: &'static str) -> impl Fn(aya::maps::MapError) -> DataplaneError {
-    move |error| DataplaneError::Map { map, reason: error.to_string() }
+    move |error| DataplaneError::Map {
+        map,
+        reason: error.to_string(),
+    }
 }

@@ -6,10 +6,11 @@ use std::io::Read as _;
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{
-    Backend, Control, CopyHeader, ENDPOINT_BUCKETS, SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES, Service, SlotLine,
-};
 use lb_common::abi::BACKEND_IDS;
+use lb_common::abi::{
+    Backend, Control, CopyHeader, ENDPOINT_BUCKETS, SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES, Service,
+    SlotLine,
+};
 use lb_common::connection_table::buckets_for;
 use lb_common::hash::Seed;
 use lb_common::lookup_table::LookupBucket;
@@ -68,7 +69,10 @@ impl Dataplane {
     pub fn load(object: &Object, options: LoadOptions) -> Result<Self, DataplaneError> {
         let clock = measure_clock(object)?;
         let buckets = buckets_for(options.max_connections).max(2);
-        let (table_seed, selection_seed) = (SeedBytes::from(random_seed()?), SeedBytes::from(options.selection_seed));
+        let (table_seed, selection_seed) = (
+            SeedBytes::from(random_seed()?),
+            SeedBytes::from(options.selection_seed),
+        );
         let (shift, learn) = (clock.shift(), u8::from(options.learn_return_hops));
         let mut loader = EbpfLoader::new();
         loader
@@ -78,7 +82,9 @@ impl Dataplane {
             .override_global("SELECTION_SEED", &selection_seed.0[..], true)
             .override_global("TICK_SHIFT", &shift, true)
             .override_global("LEARN_RETURN_HOPS", &learn, true);
-        let mut ebpf = loader.load(object.bytes()).map_err(|error| DataplaneError::Load(Box::new(error)))?;
+        let mut ebpf = loader
+            .load(object.bytes())
+            .map_err(|error| DataplaneError::Load(Box::new(error)))?;
         for program in [PROGRAM, CLOCK] {
             load_program(&mut ebpf, program)?;
         }
@@ -115,17 +121,28 @@ impl Dataplane {
                 Err(error) if is_busy(&error) => Err(error),
                 Err(error) => {
                     let reason = attach_reason(&error);
-                    tracing::warn!(interface, reason, "no native XDP here, falling back to generic, which is slower");
+                    tracing::warn!(
+                        interface,
+                        reason,
+                        "no native XDP here, falling back to generic, which is slower"
+                    );
                     self.attach_as(interface, false).map(|()| false)
                 }
             },
         };
         let native = native.map_err(|error| DataplaneError::Attach {
             interface: interface.to_owned(),
-            mode: if mode == XdpMode::Generic { "generic" } else { "native" },
+            mode: if mode == XdpMode::Generic {
+                "generic"
+            } else {
+                "native"
+            },
             reason: attach_reason(&error),
         })?;
-        let attachment = Attachment { interface: interface.to_owned(), native };
+        let attachment = Attachment {
+            interface: interface.to_owned(),
+            native,
+        };
         self.attachments.push(attachment.clone());
         Ok(attachment)
     }
@@ -147,13 +164,29 @@ impl Dataplane {
     /// old one any more, so that it can be written next time. Takes 10 to 20 ms.
     pub fn publish(&mut self, snapshot: &Snapshot) {
         let idle = usize::from(self.control().active & 1 == 0);
-        fill(&mut self.service_table, idle * SERVICE_BUCKETS as usize, &snapshot.services_by_endpoint.buckets);
-        fill(&mut self.endpoint_table, idle * ENDPOINT_BUCKETS as usize, &snapshot.backends_by_endpoint.buckets);
-        fill(&mut self.siblings, idle * BACKEND_IDS as usize, &snapshot.siblings);
+        fill(
+            &mut self.service_table,
+            idle * SERVICE_BUCKETS as usize,
+            &snapshot.services_by_endpoint.buckets,
+        );
+        fill(
+            &mut self.endpoint_table,
+            idle * ENDPOINT_BUCKETS as usize,
+            &snapshot.backends_by_endpoint.buckets,
+        );
+        fill(
+            &mut self.siblings,
+            idle * BACKEND_IDS as usize,
+            &snapshot.siblings,
+        );
         fill(&mut self.slots, idle * SLOT_LINES as usize, &snapshot.slots);
         let services = copy_of(&mut self.services, idle, SERVICE_NUMBERS);
         for (number, service) in services.iter_mut().enumerate() {
-            *service = snapshot.services.get(&(number as u16)).copied().unwrap_or_default();
+            *service = snapshot
+                .services
+                .get(&(number as u16))
+                .copied()
+                .unwrap_or_default();
         }
         let backends = copy_of(&mut self.backends, idle, BACKEND_IDS);
         for (id, backend) in backends.iter_mut().enumerate() {
@@ -177,7 +210,9 @@ impl Dataplane {
     }
 
     fn flip(&mut self, idle: usize, header: CopyHeader) {
-        let Some(control) = self.control.exclusive().first_mut() else { return };
+        let Some(control) = self.control.exclusive().first_mut() else {
+            return;
+        };
         if let Some(copy) = control.copies.get_mut(idle) {
             *copy = header;
         }
@@ -215,10 +250,17 @@ impl Dataplane {
     /// # Errors
     /// The kernel does not let us run a program, or `out` is too small.
     pub fn run(&self, frame: &[u8], out: &mut [u8]) -> Result<TestRunResult, DataplaneError> {
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(out), ..TestRunOptions::new() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(out),
+            ..TestRunOptions::new()
+        };
         program(&self.ebpf, PROGRAM)?
             .test_run(options)
-            .map_err(|source| DataplaneError::Program { program: PROGRAM, source: Box::new(source) })
+            .map_err(|source| DataplaneError::Program {
+                program: PROGRAM,
+                source: Box::new(source),
+            })
     }
 
     /// The loaded program, for whoever runs it in a way of his own.
@@ -249,13 +291,18 @@ fn random_seed() -> Result<u64, DataplaneError> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| DataplaneError::Map { map: "CONNECTIONS", reason: format!("no random secret: {error}") })?;
+        .map_err(|error| DataplaneError::Map {
+            map: "CONNECTIONS",
+            reason: format!("no random secret: {error}"),
+        })?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
 /// The clock program alone, to learn the tick's length, which the balancing program must know when it is loaded.
 fn measure_clock(object: &Object) -> Result<Clock, DataplaneError> {
-    let mut ebpf = EbpfLoader::new().load(object.bytes()).map_err(|error| DataplaneError::Load(Box::new(error)))?;
+    let mut ebpf = EbpfLoader::new()
+        .load(object.bytes())
+        .map_err(|error| DataplaneError::Load(Box::new(error)))?;
     load_program(&mut ebpf, CLOCK)?;
     Clock::measure(program(&ebpf, CLOCK)?)
 }
@@ -263,15 +310,22 @@ fn measure_clock(object: &Object) -> Result<Clock, DataplaneError> {
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DataplaneError> {
     program_mut(ebpf, name)?
         .load()
-        .map_err(|source| DataplaneError::Program { program: name, source: Box::new(source) })
+        .map_err(|source| DataplaneError::Program {
+            program: name,
+            source: Box::new(source),
+        })
 }
 
 fn program<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, DataplaneError> {
-    ebpf.program(name).and_then(|program| program.try_into().ok()).ok_or(DataplaneError::Missing(name))
+    ebpf.program(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DataplaneError::Missing(name))
 }
 
 fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataplaneError> {
-    ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(DataplaneError::Missing(name))
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DataplaneError::Missing(name))
 }
 
 fn array<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, DataplaneError> {
@@ -285,9 +339,15 @@ fn mapped<T>(ebpf: &Ebpf, name: &'static str) -> Result<MappedArray<T>, Dataplan
     MappedArray::new(name, array(ebpf, name)?)
 }
 
-fn per_cpu<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, T>, DataplaneError> {
+fn per_cpu<T: aya::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<PerCpuArray<MapData, T>, DataplaneError> {
     let map = ebpf.take_map(name).ok_or(DataplaneError::Missing(name))?;
-    PerCpuArray::try_from(map).map_err(|error| DataplaneError::Map { map: name, reason: error.to_string() })
+    PerCpuArray::try_from(map).map_err(|error| DataplaneError::Map {
+        map: name,
+        reason: error.to_string(),
+    })
 }
 
 fn copy_of<T>(map: &mut MappedArray<T>, copy: usize, elements: u32) -> &mut [T]
@@ -295,7 +355,9 @@ where
     T: super::memory::DaemonElement,
 {
     let elements = elements as usize;
-    map.exclusive().get_mut(copy * elements..(copy + 1) * elements).unwrap_or_default()
+    map.exclusive()
+        .get_mut(copy * elements..(copy + 1) * elements)
+        .unwrap_or_default()
 }
 
 fn fill<T: super::memory::DaemonElement + Copy>(map: &mut MappedArray<T>, from: usize, content: &[T]) {
@@ -327,7 +389,10 @@ fn io_error(error: &ProgramError) -> Option<&std::io::Error> {
 }
 
 fn is_busy(error: &ProgramError) -> bool {
-    matches!(io_error(error).and_then(std::io::Error::raw_os_error), Some(libc::EBUSY | libc::EEXIST))
+    matches!(
+        io_error(error).and_then(std::io::Error::raw_os_error),
+        Some(libc::EBUSY | libc::EEXIST)
+    )
 }
 
 fn attach_reason(error: &ProgramError) -> String {

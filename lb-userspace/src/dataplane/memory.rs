@@ -22,17 +22,30 @@ impl<T> MappedArray<T> {
         let failed = |reason: String| DataplaneError::Map { map: name, reason };
         let info = map.info().map_err(|error| failed(error.to_string()))?;
         if info.value_size() as usize != size_of::<T>() {
-            return Err(failed(format!("its values have {} bytes, not {}", info.value_size(), size_of::<T>())));
+            return Err(failed(format!(
+                "its values have {} bytes, not {}",
+                info.value_size(),
+                size_of::<T>()
+            )));
         }
         // The kernel rounds each element up to 8 bytes; every type here is a multiple of that.
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let length = info.max_entries() as usize;
-        let file = std::fs::File::from(map.fd().as_fd().try_clone_to_owned().map_err(|e| failed(e.to_string()))?);
+        let file = std::fs::File::from(
+            map.fd()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|e| failed(e.to_string()))?,
+        );
         let memory = MmapOptions::new()
             .len(length * size_of::<T>())
             .map_raw(&file)
             .map_err(|error| failed(format!("cannot map it into memory: {error}")))?;
-        Ok(Self { memory, length, element: PhantomData })
+        Ok(Self {
+            memory,
+            length,
+            element: PhantomData,
+        })
     }
 
     /// Its elements, of a type that may change under a shared reference.

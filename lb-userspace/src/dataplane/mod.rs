@@ -36,7 +36,9 @@ pub enum DataplaneError {
         source: Box<aya::programs::ProgramError>,
     },
     /// The object lacks a map or a program.
-    #[error("the eBPF object has no {0}: it was not built from this version's lb-ebpf; run `cargo xtask build`")]
+    #[error(
+        "the eBPF object has no {0}: it was not built from this version's lb-ebpf; run `cargo xtask build`"
+    )]
     Missing(&'static str),
     /// A map could not be read or mapped.
     #[error("map {map}: {reason}")]

@@ -60,8 +60,10 @@ impl Object {
     /// # Errors
     /// It cannot be read, is not ours, or has another ABI version.
     pub fn from_file(file: &Path) -> Result<Self, ObjectError> {
-        let bytes = std::fs::read(file)
-            .map_err(|source| ObjectError::Unreadable { file: file.to_owned(), source })?;
+        let bytes = std::fs::read(file).map_err(|source| ObjectError::Unreadable {
+            file: file.to_owned(),
+            source,
+        })?;
         Self::checked(Cow::Owned(bytes), file.display().to_string())
     }
 
@@ -81,9 +83,13 @@ impl Object {
 
 fn abi_version(bytes: &[u8]) -> Result<u32, String> {
     let file = object::File::parse(bytes).map_err(|error| error.to_string())?;
-    let section = file.section_by_name(ABI_SECTION).ok_or_else(|| format!("no section {ABI_SECTION}"))?;
+    let section = file
+        .section_by_name(ABI_SECTION)
+        .ok_or_else(|| format!("no section {ABI_SECTION}"))?;
     let data = section.data().map_err(|error| error.to_string())?;
-    let version = data.first_chunk::<4>().ok_or_else(|| format!("section {ABI_SECTION} is too short"))?;
+    let version = data
+        .first_chunk::<4>()
+        .ok_or_else(|| format!("section {ABI_SECTION} is too short"))?;
     Ok(u32::from_le_bytes(*version))
 }
 
@@ -104,9 +110,16 @@ mod tests {
             file.section_by_name(ABI_SECTION).unwrap().file_range().unwrap().0 as usize
         };
         bytes[at] += 1;
-        let error = Object::checked(Cow::Owned(bytes), "other.o".into()).unwrap_err().to_string();
+        let error = Object::checked(Cow::Owned(bytes), "other.o".into())
+            .unwrap_err()
+            .to_string();
         let other = ABI_VERSION + 1;
-        assert!(error.starts_with(&format!("other.o: the eBPF object has ABI version {other}, this lbd needs")), "{error}");
+        assert!(
+            error.starts_with(&format!(
+                "other.o: the eBPF object has ABI version {other}, this lbd needs"
+            )),
+            "{error}"
+        );
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use lb_common::abi::{
-    self, BACKEND_IDS, ENDPOINT_BUCKETS, MAX_SIBLINGS, Membership, SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES,
-    SLOTS_PER_LINE, SlotLine,
+    self, BACKEND_IDS, ENDPOINT_BUCKETS, MAX_SIBLINGS, Membership, SERVICE_BUCKETS, SERVICE_NUMBERS,
+    SLOT_LINES, SLOTS_PER_LINE, SlotLine,
 };
 use lb_common::checksum::Delta;
 use lb_common::lookup_table::{BuildError, LookupTable, ipv4_endpoint};
@@ -120,13 +120,26 @@ impl Snapshot {
             let number = service.number;
             let fits = number != 0 && u32::from(number) < SERVICE_NUMBERS;
             if !fits || snapshot.services.insert(number, record).is_some() {
-                return Err(SnapshotError::BadNumber { what: "service number", number });
+                return Err(SnapshotError::BadNumber {
+                    what: "service number",
+                    number,
+                });
             }
             for backend in &service.backends {
-                let shared = endpoints.get(&backend.endpoint).is_some_and(|members| members.len() > 1);
+                let shared = endpoints
+                    .get(&backend.endpoint)
+                    .is_some_and(|members| members.len() > 1);
                 let fits = backend.id != 0 && u32::from(backend.id) < BACKEND_IDS;
-                if !fits || snapshot.backends.insert(backend.id, record_of(service, backend, shared)).is_some() {
-                    return Err(SnapshotError::BadNumber { what: "backend id", number: backend.id });
+                if !fits
+                    || snapshot
+                        .backends
+                        .insert(backend.id, record_of(service, backend, shared))
+                        .is_some()
+                {
+                    return Err(SnapshotError::BadNumber {
+                        what: "backend id",
+                        number: backend.id,
+                    });
                 }
             }
         }
@@ -136,15 +149,22 @@ impl Snapshot {
 }
 
 fn service_table(services: &[ServiceEntry]) -> Result<LookupTable, SnapshotError> {
-    let entries: Vec<_> = services.iter().map(|s| (key(s.vip), u64::from(s.number))).collect();
+    let entries: Vec<_> = services
+        .iter()
+        .map(|s| (key(s.vip), u64::from(s.number)))
+        .collect();
     LookupTable::build(&entries, SERVICE_BUCKETS as usize).map_err(|error| match error {
         BuildError::DuplicateKey(duplicate) => {
-            let vip = services.iter().find(|s| key(s.vip) == duplicate).map(|s| s.vip.to_string());
+            let vip = services
+                .iter()
+                .find(|s| key(s.vip) == duplicate)
+                .map(|s| s.vip.to_string());
             SnapshotError::DuplicateVip(vip.unwrap_or_default())
         }
-        BuildError::TooManyEntries { .. } => {
-            SnapshotError::TooMany { what: "services", room: SERVICE_BUCKETS as usize / 2 }
-        }
+        BuildError::TooManyEntries { .. } => SnapshotError::TooMany {
+            what: "services",
+            room: SERVICE_BUCKETS as usize / 2,
+        },
     })
 }
 
@@ -155,13 +175,20 @@ fn memberships(services: &[ServiceEntry]) -> Result<Memberships, SnapshotError> 
     let mut endpoints = Memberships::new();
     for service in services {
         for backend in &service.backends {
-            endpoints.entry(backend.endpoint).or_default().push((service.number, backend.id));
+            endpoints
+                .entry(backend.endpoint)
+                .or_default()
+                .push((service.number, backend.id));
         }
     }
-    match endpoints.iter().find(|(_, members)| members.len() > MAX_SIBLINGS as usize) {
-        Some((endpoint, members)) => {
-            Err(SnapshotError::TooManySiblings { endpoint: *endpoint, services: members.len() })
-        }
+    match endpoints
+        .iter()
+        .find(|(_, members)| members.len() > MAX_SIBLINGS as usize)
+    {
+        Some((endpoint, members)) => Err(SnapshotError::TooManySiblings {
+            endpoint: *endpoint,
+            services: members.len(),
+        }),
         None => Ok(endpoints),
     }
 }
@@ -173,7 +200,12 @@ fn endpoint_table(endpoints: &Memberships) -> Result<(LookupTable, Vec<u64>), Sn
     for (endpoint, members) in endpoints {
         let mut next = 0;
         for (position, &(service, backend)) in members.iter().enumerate().rev() {
-            let packed = Membership { service, backend, next }.pack();
+            let packed = Membership {
+                service,
+                backend,
+                next,
+            }
+            .pack();
             if position == 0 {
                 entries.push((key(*endpoint), packed));
             } else {
@@ -185,14 +217,20 @@ fn endpoint_table(endpoints: &Memberships) -> Result<(LookupTable, Vec<u64>), Sn
     let room = ENDPOINT_BUCKETS as usize;
     match LookupTable::build(&entries, room) {
         Ok(table) if siblings.len() <= BACKEND_IDS as usize => Ok((table, siblings)),
-        _ => Err(SnapshotError::TooMany { what: "backends", room }),
+        _ => Err(SnapshotError::TooMany {
+            what: "backends",
+            room,
+        }),
     }
 }
 
 fn slot_lines(pool: &[u16]) -> Result<Vec<SlotLine>, SnapshotError> {
     let room = (SLOT_LINES * SLOTS_PER_LINE) as usize;
     if pool.len() > room {
-        return Err(SnapshotError::TooMany { what: "slots (the sum of all services' weights)", room });
+        return Err(SnapshotError::TooMany {
+            what: "slots (the sum of all services' weights)",
+            room,
+        });
     }
     Ok(pool
         .chunks(SLOTS_PER_LINE as usize)
@@ -242,7 +280,11 @@ fn record_of(service: &ServiceEntry, backend: &BackendEntry, shared: bool) -> ab
 }
 
 fn key(endpoint: SocketAddrV4) -> u64 {
-    ipv4_endpoint(u32::from_ne_bytes(endpoint.ip().octets()), endpoint.port().to_be(), PROTOCOL_TCP)
+    ipv4_endpoint(
+        u32::from_ne_bytes(endpoint.ip().octets()),
+        endpoint.port().to_be(),
+        PROTOCOL_TCP,
+    )
 }
 
 fn octets(endpoint: SocketAddrV4) -> ([u8; 4], [u8; 2]) {
@@ -270,12 +312,20 @@ mod tests {
 
     fn service(number: u16, vip: &str, backends: Vec<BackendEntry>) -> ServiceEntry {
         let slots = backends.iter().map(|b| b.id).collect();
-        ServiceEntry { number, vip: vip.parse().unwrap(), leaving: false, slots, backends }
+        ServiceEntry {
+            number,
+            vip: vip.parse().unwrap(),
+            leaving: false,
+            slots,
+            backends,
+        }
     }
 
     #[test]
     fn slots_of_services_lie_one_after_the_other() {
-        let many = (1..=40).map(|id| backend(id, &format!("198.18.1.{id}:443"))).collect();
+        let many = (1..=40)
+            .map(|id| backend(id, &format!("198.18.1.{id}:443")))
+            .collect();
         let snapshot = Snapshot::build(&[
             service(1, "203.0.113.10:443", many),
             service(2, "203.0.113.10:80", vec![backend(50, "198.18.2.1:80")]),
@@ -285,23 +335,41 @@ mod tests {
         assert_eq!((second.first_slot, second.slots), (40, 1));
         assert_eq!(snapshot.slots.len(), 2);
         assert_eq!(snapshot.slots[1].slots[8], 50);
-        assert_eq!(snapshot.services_by_endpoint.find(key("203.0.113.10:80".parse().unwrap())), Some(2));
+        assert_eq!(
+            snapshot
+                .services_by_endpoint
+                .find(key("203.0.113.10:80".parse().unwrap())),
+            Some(2)
+        );
     }
 
     #[test]
     fn a_shared_endpoint_chains_its_services() {
         let services: Vec<_> = (1..=8)
-            .map(|n| service(n, &format!("203.0.113.{n}:443"), vec![backend(n + 100, "198.18.1.2:443")]))
+            .map(|n| {
+                service(
+                    n,
+                    &format!("203.0.113.{n}:443"),
+                    vec![backend(n + 100, "198.18.1.2:443")],
+                )
+            })
             .collect();
         let snapshot = Snapshot::build(&services).unwrap();
         let mut found = Vec::new();
-        let mut at = snapshot.backends_by_endpoint.find(key("198.18.1.2:443".parse().unwrap()));
+        let mut at = snapshot
+            .backends_by_endpoint
+            .find(key("198.18.1.2:443".parse().unwrap()));
         while let Some(membership) = at.map(Membership::unpack) {
             found.push((membership.service, membership.backend));
             at = (membership.next != 0).then(|| snapshot.siblings[membership.next as usize]);
         }
         assert_eq!(found, (1..=8).map(|n| (n, n + 100)).collect::<Vec<_>>());
-        assert!(snapshot.backends.values().all(|b| b.flags & abi::Backend::SHARED != 0));
+        assert!(
+            snapshot
+                .backends
+                .values()
+                .all(|b| b.flags & abi::Backend::SHARED != 0)
+        );
         let ninth = service(9, "203.0.113.9:443", vec![backend(109, "198.18.1.2:443")]);
         assert!(matches!(
             Snapshot::build(&[services, vec![ninth]].concat()),
@@ -315,11 +383,24 @@ mod tests {
             service(1, "203.0.113.10:443", vec![backend(1, "198.18.1.2:443")]),
             service(2, "203.0.113.10:443", vec![backend(2, "198.18.2.2:443")]),
         ];
-        assert_eq!(Snapshot::build(&twice), Err(SnapshotError::DuplicateVip("203.0.113.10:443".into())));
+        assert_eq!(
+            Snapshot::build(&twice),
+            Err(SnapshotError::DuplicateVip("203.0.113.10:443".into()))
+        );
         let bad = [service(0, "203.0.113.10:443", vec![])];
-        assert!(matches!(Snapshot::build(&bad), Err(SnapshotError::BadNumber { number: 0, .. })));
-        let same_id = [service(1, "203.0.113.10:443", vec![backend(1, "198.18.1.2:1"), backend(1, "198.18.1.2:2")])];
-        assert!(matches!(Snapshot::build(&same_id), Err(SnapshotError::BadNumber { number: 1, .. })));
+        assert!(matches!(
+            Snapshot::build(&bad),
+            Err(SnapshotError::BadNumber { number: 0, .. })
+        ));
+        let same_id = [service(
+            1,
+            "203.0.113.10:443",
+            vec![backend(1, "198.18.1.2:1"), backend(1, "198.18.1.2:2")],
+        )];
+        assert!(matches!(
+            Snapshot::build(&same_id),
+            Err(SnapshotError::BadNumber { number: 1, .. })
+        ));
     }
 
     #[test]
@@ -327,7 +408,12 @@ mod tests {
         let services: Vec<_> = (0..1024u16)
             .map(|n| {
                 let backends = (0..4)
-                    .map(|b| backend(1 + n * 4 + b, &format!("198.18.{}.{}:{}", n / 256, n % 256, 8000 + b)))
+                    .map(|b| {
+                        backend(
+                            1 + n * 4 + b,
+                            &format!("198.18.{}.{}:{}", n / 256, n % 256, 8000 + b),
+                        )
+                    })
                     .collect();
                 service(n + 1, &format!("203.0.{}.{}:443", n / 256, n % 256), backends)
             })
