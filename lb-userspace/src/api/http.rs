@@ -23,8 +23,8 @@ use tracing::debug;
 /// From accepting a connection to the end of its request's header, and once more to the end of its body.
 pub(crate) const READ_TIME: Duration = Duration::from_secs(5);
 
-/// From the first byte of an answer to the last.
-const WRITE_TIME: Duration = Duration::from_secs(30);
+/// From the first byte of an answer to the last; `lbctl` waits as long.
+const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// How long a shutdown waits for requests under way.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(5);

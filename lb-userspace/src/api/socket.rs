@@ -192,13 +192,15 @@ mod tests {
     async fn of_many_that_start_at_once_one_wins() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lbd.sock");
-        for _ in 0..20 {
+        for _ in 0..100 {
+            let together = std::sync::Arc::new(std::sync::Barrier::new(8));
             let starting: Vec<_> = (0..8)
                 .map(|_| {
-                    let path = path.clone();
+                    let (path, together) = (path.clone(), together.clone());
                     let runtime = tokio::runtime::Handle::current();
                     std::thread::spawn(move || {
                         let _inside = runtime.enter();
+                        together.wait();
                         bind(&path)
                     })
                 })

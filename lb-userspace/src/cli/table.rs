@@ -1,8 +1,9 @@
-//! Tables without lines: columns two spaces apart, numbers to the right, wrapped to the terminal if there is one.
+//! Tables without lines: columns two spaces apart, numbers to the right; on a terminal, prose is wrapped so that
+//! lines fit.
 
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use super::screen::{Colour, Screen};
 use super::units::{self, clean};
@@ -11,7 +12,11 @@ use super::units::{self, clean};
 pub(super) struct Rows<'a> {
     screen: &'a Screen,
     table: Table,
+    prose: Vec<bool>,
 }
+
+/// Prose is not wrapped narrower than this, even if the lines then do not fit.
+const NARROWEST_PROSE: u16 = 20;
 
 /// One cell.
 pub(super) enum Field {
@@ -28,7 +33,8 @@ pub(super) enum Field {
 }
 
 impl<'a> Rows<'a> {
-    /// A table with these column titles; one that begins with `>` is set to the right, as numbers are.
+    /// A table with these column titles; one that begins with `>` is set to the right, as numbers are; one that begins
+    /// with `~` is over prose, which may be wrapped.
     pub(super) fn new(screen: &'a Screen, titles: &[&str]) -> Self {
         let mut table = Table::new();
         table
@@ -36,9 +42,10 @@ impl<'a> Rows<'a> {
             .set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(titles.iter().map(|title| match title.strip_prefix('>') {
             Some(title) => Cell::new(title).set_alignment(CellAlignment::Right),
-            None => Cell::new(title),
+            None => Cell::new(title.trim_start_matches('~')),
         }));
-        Self { screen, table }
+        let prose = titles.iter().map(|title| title.starts_with('~')).collect();
+        Self { screen, table, prose }
     }
 
     /// Adds a row.
@@ -65,8 +72,17 @@ impl<'a> Rows<'a> {
     /// The table's lines, each indented by `indent` spaces.
     pub(super) fn text(mut self, indent: usize) -> String {
         let margin = u16::try_from(indent).unwrap_or(0);
+        let widths = self.table.column_max_content_widths();
         for (index, column) in self.table.column_iter_mut().enumerate() {
             column.set_padding((if index == 0 { margin } else { 0 }, 2));
+            let constraint = match self.prose.get(index) {
+                Some(true) => {
+                    let widest = widths.get(index).copied().unwrap_or(0);
+                    ColumnConstraint::LowerBoundary(Width::Fixed(widest.min(NARROWEST_PROSE) + 2))
+                }
+                _ => ColumnConstraint::ContentWidth,
+            };
+            column.set_constraint(constraint);
         }
         self.table.trim_fmt() + "\n"
     }

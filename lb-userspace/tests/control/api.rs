@@ -250,6 +250,25 @@ async fn half_a_request_is_given_up() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_read_is_given_up() {
+    let running = Running::start();
+    let mut stream = UnixStream::connect(&running.socket).await.unwrap();
+    stream
+        .write_all(b"GET /v1/connections?limit=50000 HTTP/1.1\r\nHost: lbd\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+    assert!(
+        answer.len() < 50_000 * 50,
+        "all of it came: {} bytes",
+        answer.len()
+    );
+}
+
+#[tokio::test]
 async fn half_requests_on_every_slot_delay_others_but_do_not_stop_them() {
     let running = Running::start();
     let mut idle = Vec::new();
@@ -318,8 +337,13 @@ async fn a_shutdown_lets_answers_out_and_does_not_wait_for_the_idle() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let started = Instant::now();
     running.stop();
-    assert_eq!(asked.await.unwrap().unwrap().pid, 4242);
     (&mut running.server).await.unwrap();
+    assert_eq!(
+        running.fake.calls(),
+        ["status"],
+        "it waits for a request under way"
+    );
+    assert_eq!(asked.await.unwrap().unwrap().pid, 4242);
     assert!(
         started.elapsed() < Duration::from_secs(2),
         "{:?}",

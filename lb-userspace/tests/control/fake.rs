@@ -176,7 +176,7 @@ impl Control for Fake {
         };
         Ok(Connections {
             total: 12_345,
-            connections: vec![connection],
+            connections: vec![connection; filter.limit.unwrap_or(1)],
         })
     }
 

@@ -710,13 +710,15 @@ async fn a_terminal_gets_colour_and_fitting_lines() {
     for environment in [("NO_COLOR", "1"), ("TERM", "dumb")] {
         let plain = on_a_terminal(&running, "status", &[environment]).await;
         assert!(!plain.contains('\x1b'), "{environment:?}: {plain:?}");
-        let widest = plain
-            .lines()
-            .skip_while(|line| !line.contains("BACKEND  "))
-            .map(|line| line.chars().count())
-            .max();
-        assert!(widest.is_some_and(|widest| widest <= 100), "{plain}");
+        // The address whole, the prose over several lines.
+        assert!(plain.contains("198.18.1.3:443"), "{plain}");
+        assert!(
+            plain.contains("up for 3h 4m") && !plain.contains("up for 3h 4m: HTTP 200 in 3 ms"),
+            "{plain}"
+        );
     }
+    let narrow = on_a_terminal(&running, "counters", &[]).await;
+    assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
     let json = on_a_terminal(&running, "--json status", &[]).await;
     assert!(!json.contains('\x1b'), "{json:?}");
 }

@@ -33,7 +33,7 @@ pub(in crate::cli) fn applied(screen: &Screen, answer: &SiteApplied) -> String {
             ("FAILED", Colour::Bad)
         };
         page += &format!("{}  {}\n", clean(&server.server), screen.paint(colour, word));
-        let mut rows = Rows::new(screen, &["STEP", "RESULT", ">TOOK", "DETAIL"]);
+        let mut rows = Rows::new(screen, &["STEP", "RESULT", ">TOOK", "~DETAIL"]);
         for step in &server.steps {
             let (word, colour) = if step.ok {
                 ("ok", Colour::Good)
@@ -63,7 +63,7 @@ pub(in crate::cli) fn status(screen: &Screen, answer: &SiteStatus) -> String {
         clean(&wanted.names.join(", ")),
         expiry(wanted.expires_in_seconds)
     );
-    let mut rows = Rows::new(screen, &["SERVER", "STATE", "CERTIFICATE", "EXPIRY"]);
+    let mut rows = Rows::new(screen, &["SERVER", "STATE", "~CERTIFICATE", "EXPIRY"]);
     for server in &answer.servers {
         let (word, colour) = state(server);
         let (certificate, expires) = match &server.served {

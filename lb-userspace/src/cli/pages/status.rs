@@ -102,8 +102,8 @@ pub(in crate::cli) fn service(screen: &Screen, service: &Service) -> String {
         ">WEIGHT",
         ">CONNECTIONS",
         ">OPENED",
-        "HEALTH",
-        "CHANGED BY HAND",
+        "~HEALTH",
+        "~CHANGED BY HAND",
     ];
     let overridden = service
         .backends

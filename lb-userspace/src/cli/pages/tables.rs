@@ -64,9 +64,9 @@ pub(in crate::cli) fn backends(screen: &Screen, backends: &[Backend]) -> String 
             ">OPENED",
             ">IN",
             ">OUT",
-            "HEALTH",
+            "~HEALTH",
             "NEXT HOP",
-            "CHANGED BY HAND",
+            "~CHANGED BY HAND",
         ],
     );
     for backend in backends {
@@ -118,7 +118,7 @@ pub(in crate::cli) fn connections(screen: &Screen, answer: &Connections) -> Stri
 
 /// `counters`.
 pub(in crate::cli) fn counters(screen: &Screen, counters: &Counters, all: bool) -> String {
-    let mut rows = Rows::new(screen, &["OUTCOME", "ACTION", ">PACKETS", "MEANING"]);
+    let mut rows = Rows::new(screen, &["OUTCOME", "ACTION", ">PACKETS", "~MEANING"]);
     let mut hidden = 0;
     for outcome in &counters.outcomes {
         if outcome.packets == 0 && !all {
