@@ -8,13 +8,17 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod desired_state;
 pub mod handoff;
 pub mod health;
 pub mod host_checks;
 pub mod metrics;
 pub mod neighbours;
 mod netlink;
+pub mod observed_state;
 pub mod persisted;
+pub mod reconcile;
+pub mod scheduling;
 mod task;
 #[cfg(test)]
 mod testing;

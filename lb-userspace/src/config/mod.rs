@@ -341,3 +341,48 @@ pub struct SiteScripts {
     /// Make the previous configuration the current one again and reload it.
     pub restore: Option<String>,
 }
+
+/// A service `www` with `web1` and `web2`, for tests of other modules.
+#[cfg(test)]
+pub(crate) fn test_config() -> Config {
+    let backend = |name: &str, address: &str| Backend {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        port: NonZeroU16::new(443).unwrap(),
+        weight: 1,
+    };
+    Config {
+        file: PathBuf::from("lb.toml"),
+        daemon: Daemon {
+            interfaces: vec!["lo".to_owned()],
+            xdp_mode: XdpMode::Auto,
+            max_connections: 1_000_000,
+            socket: PathBuf::from("/run/lb/lbd.sock"),
+            state_directory: PathBuf::from("/var/lib/lb"),
+            metrics: None,
+        },
+        services: vec![Service {
+            name: "www".to_owned(),
+            vip: "203.0.113.10".parse().unwrap(),
+            port: NonZeroU16::new(443).unwrap(),
+            protocol: Protocol::Tcp,
+            mode: Mode::Nat,
+            scheduler: Scheduler::RoundRobin,
+            manage_vip: None,
+            when_all_down: WhenAllDown::Refuse,
+            on_down: OnDown::Keep,
+            timeouts: Timeouts::default(),
+            health: Some(HealthCheck {
+                probe: Probe::Tcp,
+                interval: Duration::from_secs(2),
+                timeout: Duration::from_secs(1),
+                jitter: Duration::from_millis(200),
+                rise: 2,
+                fall: 3,
+                port: None,
+            }),
+            backends: vec![backend("web1", "198.18.1.2"), backend("web2", "198.18.2.2")],
+        }],
+        site: None,
+    }
+}

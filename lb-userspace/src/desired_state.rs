@@ -1,0 +1,140 @@
+//! What should be: the file, with what was changed at run time, in the light of health. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::api::types::BackendState;
+use crate::config::{self, Config, OnDown, WhenAllDown};
+use crate::health::{Status, TargetId};
+use crate::persisted::Overrides;
+
+/// A service as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredService {
+    /// Its settings; the backends are those in force, with the weights in force.
+    pub service: config::Service,
+    /// What each of the backends should be, in the same order.
+    pub backends: Vec<DesiredBackend>,
+}
+
+/// What a backend should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DesiredBackend {
+    /// What it is doing.
+    pub state: BackendState,
+    /// Its weight in the choice of backends; 0: it gets no new connections.
+    pub share: u16,
+    /// Whether a SYN from a port that has a connection to it stays with it.
+    pub up: bool,
+    /// Whether its clients' next packets are answered with a RST.
+    pub reset: bool,
+}
+
+/// Everything that the desired state follows from.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// The file, with the overrides applied by [`with_overrides`].
+    pub config: &'a Config,
+    /// Changes made at run time.
+    pub overrides: &'a Overrides,
+    /// Web servers that a hand-off is busy with.
+    pub handed_off: &'a BTreeSet<String>,
+}
+
+/// The configuration with backends added, removed and reweighted at run time.
+pub fn with_overrides(file: &Config, overrides: &Overrides) -> Config {
+    let mut config = file.clone();
+    for service in &mut config.services {
+        let Some(changes) = overrides.backends.get(&service.name) else {
+            continue;
+        };
+        service.backends.retain(|backend| {
+            changes
+                .get(&backend.name)
+                .is_none_or(|change| !change.removed && change.added.is_none())
+        });
+        service
+            .backends
+            .extend(changes.values().filter_map(|change| change.added.clone()));
+        for backend in &mut service.backends {
+            if let Some(weight) = changes.get(&backend.name).and_then(|change| change.weight) {
+                backend.weight = weight;
+            }
+        }
+    }
+    config
+}
+
+impl Inputs<'_> {
+    /// Every service as it should be; `status` says what the probes of a backend say.
+    pub fn desired(&self, status: impl Fn(&TargetId) -> Status) -> Vec<DesiredService> {
+        self.config
+            .services
+            .iter()
+            .map(|service| self.service(service, &status))
+            .collect()
+    }
+
+    fn service(&self, service: &config::Service, status: &impl Fn(&TargetId) -> Status) -> DesiredService {
+        let mut backends: Vec<_> = service
+            .backends
+            .iter()
+            .map(|backend| self.backend(service, backend, status))
+            .collect();
+        let nobody = backends.iter().all(|backend| backend.share == 0);
+        if nobody && service.when_all_down == WhenAllDown::KeepSending {
+            for (desired, backend) in backends.iter_mut().zip(&service.backends) {
+                if matches!(desired.state, BackendState::Down | BackendState::Checking) {
+                    *desired = DesiredBackend {
+                        share: backend.weight,
+                        up: true,
+                        reset: false,
+                        ..*desired
+                    };
+                }
+            }
+        }
+        DesiredService {
+            service: service.clone(),
+            backends,
+        }
+    }
+
+    fn backend(
+        &self,
+        service: &config::Service,
+        backend: &config::Backend,
+        status: &impl Fn(&TargetId) -> Status,
+    ) -> DesiredBackend {
+        let change = self.overrides.get(&service.name, &backend.name);
+        let health = match service.health {
+            Some(_) => status(&TargetId {
+                service: service.name.clone(),
+                backend: backend.name.clone(),
+            }),
+            None => Status::Up,
+        };
+        let drained = change.is_some_and(|change| change.drained) || self.handed_off.contains(&backend.name);
+        let disabled = change.is_some_and(|change| change.disabled);
+        let failed = disabled || health == Status::Down;
+        let state = match health {
+            _ if disabled => BackendState::Disabled,
+            Status::Down => BackendState::Down,
+            _ if drained => BackendState::Draining,
+            Status::Checking => BackendState::Checking,
+            Status::Up => BackendState::Up,
+        };
+        DesiredBackend {
+            state,
+            share: if state == BackendState::Up {
+                backend.weight
+            } else {
+                0
+            },
+            up: !failed && health == Status::Up,
+            reset: failed && service.on_down == OnDown::Reset,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

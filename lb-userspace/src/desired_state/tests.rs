@@ -1,0 +1,152 @@
+use super::*;
+use crate::api::types::BackendChange;
+use crate::config::test_config;
+
+fn desired(
+    change: &[(&str, BackendChange)],
+    handed_off: &[&str],
+    edit: impl FnOnce(&mut config::Service),
+    health: [Status; 2],
+) -> Vec<(BackendState, u16, bool, bool)> {
+    let mut file = test_config();
+    edit(&mut file.services[0]);
+    let mut overrides = Overrides::default();
+    for (name, change) in change {
+        overrides.apply_change("www", name, *change, true);
+    }
+    let config = with_overrides(&file, &overrides);
+    let handed_off = handed_off.iter().map(ToString::to_string).collect();
+    let inputs = Inputs {
+        config: &config,
+        overrides: &overrides,
+        handed_off: &handed_off,
+    };
+    let services = inputs.desired(|id| {
+        if id.backend == "web1" {
+            health[0]
+        } else {
+            health[1]
+        }
+    });
+    services[0]
+        .backends
+        .iter()
+        .map(|b| (b.state, b.share, b.up, b.reset))
+        .collect()
+}
+
+const UP: (BackendState, u16, bool, bool) = (BackendState::Up, 1, true, false);
+
+#[test]
+fn what_backends_should_be() {
+    use BackendChange::{Disable, Drain, Weight};
+    use Status::{Checking, Down, Up};
+    let reset = |service: &mut config::Service| service.on_down = OnDown::Reset;
+    let keep = |_: &mut config::Service| {};
+    assert_eq!(desired(&[], &[], keep, [Up, Up]), [UP, UP], "all well");
+    assert_eq!(
+        desired(&[], &[], keep, [Checking, Up])[0],
+        (BackendState::Checking, 0, false, false),
+        "not yet probed"
+    );
+    assert_eq!(
+        desired(&[], &[], keep, [Down, Up])[0],
+        (BackendState::Down, 0, false, false),
+        "down, keep"
+    );
+    assert_eq!(
+        desired(&[], &[], reset, [Down, Up])[0],
+        (BackendState::Down, 0, false, true),
+        "down, reset"
+    );
+    assert_eq!(
+        desired(&[("web1", Drain)], &[], reset, [Up, Up])[0],
+        (BackendState::Draining, 0, true, false),
+        "drain"
+    );
+    assert_eq!(
+        desired(&[], &["web1"], keep, [Up, Up])[0],
+        (BackendState::Draining, 0, true, false),
+        "hand-off"
+    );
+    assert_eq!(
+        desired(&[("web1", Disable)], &[], reset, [Up, Up])[0],
+        (BackendState::Disabled, 0, false, true),
+        "disable"
+    );
+    assert_eq!(
+        desired(&[("web1", Drain)], &[], keep, [Down, Up])[0],
+        (BackendState::Down, 0, false, false),
+        "drained, fails"
+    );
+    assert_eq!(
+        desired(&[("web1", Weight(Some(7)))], &[], keep, [Up, Up])[0],
+        (BackendState::Up, 7, true, false),
+        "weight"
+    );
+    assert_eq!(
+        desired(&[("web1", Weight(Some(0)))], &[], keep, [Up, Up])[0],
+        (BackendState::Up, 0, true, false),
+        "weight 0"
+    );
+}
+
+#[test]
+fn unchecked_backends_count_as_up() {
+    let no_checks = |service: &mut config::Service| service.health = None;
+    assert_eq!(
+        desired(&[], &[], no_checks, [Status::Down, Status::Checking]),
+        [UP, UP]
+    );
+}
+
+#[test]
+fn when_all_are_down() {
+    let keep_sending = |service: &mut config::Service| {
+        service.when_all_down = WhenAllDown::KeepSending;
+        service.on_down = OnDown::Reset;
+    };
+    let both = [Status::Down, Status::Checking];
+    assert_eq!(
+        desired(&[], &[], keep_sending, both),
+        [
+            (BackendState::Down, 1, true, false),
+            (BackendState::Checking, 1, true, false)
+        ],
+    );
+    let disabled = desired(
+        &[("web2", BackendChange::Disable)],
+        &[],
+        keep_sending,
+        [Status::Down, Status::Up],
+    );
+    assert_eq!(
+        disabled[1],
+        (BackendState::Disabled, 0, false, true),
+        "what was taken out by hand stays out"
+    );
+    assert_eq!(disabled[0].1, 1);
+    assert!(
+        desired(&[], &[], |_| {}, both)
+            .iter()
+            .all(|backend| backend.1 == 0),
+        "refuse is the default"
+    );
+}
+
+#[test]
+fn backends_added_and_removed_at_run_time() {
+    let file = test_config();
+    let mut overrides = Overrides::default();
+    let mut web3 = file.services[0].backends[0].clone();
+    web3.name = "web3".into();
+    overrides.apply_add("www", &web3, None);
+    overrides.apply_change("www", "web1", BackendChange::Remove, true);
+    let config = with_overrides(&file, &overrides);
+    let names: Vec<_> = config.services[0]
+        .backends
+        .iter()
+        .map(|b| b.name.as_str())
+        .collect();
+    assert_eq!(names, ["web2", "web3"]);
+}
