@@ -17,6 +17,7 @@ use crate::{
     sudo,
     tally::Tally,
     userspace::{self, Executable},
+    workspace,
 };
 
 /// Run the tests; those that need root through sudo
@@ -34,6 +35,16 @@ pub struct Args {
 
 /// The name of the suite that needs no harness.
 const UNIT: &str = "unit";
+
+/// The packages of the unit suite.
+const UNIT_PACKAGES: [&str; 6] = [
+    "--package",
+    "lb-common",
+    "--package",
+    "lb-userspace",
+    "--package",
+    "xtask",
+];
 
 /// For harnesses: set to `1` by `--full`.
 pub const FULL: &str = "LB_TEST_FULL";
@@ -117,7 +128,10 @@ fn run_suite(name: &str, command: &mut Command) -> Result<Tally> {
         .spawn()
         .with_context(|| format!("cannot start {}", process::shown(command)))?;
     let (status, mut tally) = interrupt::wait(child, |child| {
-        Tally::read(child.stdout.take().context("the child has no standard output")?)
+        Tally::copy(
+            child.stdout.take().context("the child has no standard output")?,
+            stdout().lock(),
+        )
     })?;
     if !status.success() && tally.failed == 0 {
         eprintln!("the {name} tests ended with {status}");
@@ -130,15 +144,8 @@ fn unit_tests(args: &Args) -> Command {
     let mut command = process::cargo();
     command
         .args(["test", "--no-fail-fast"])
-        .args([
-            "--package",
-            "lb-common",
-            "--package",
-            "lb-userspace",
-            "--package",
-            "xtask",
-            "--",
-        ])
+        .args(UNIT_PACKAGES)
+        .arg("--")
         .args(harness_arguments(args));
     if args.full {
         command.env(FULL, "1");
@@ -153,10 +160,19 @@ fn harness_arguments(args: &Args) -> Vec<String> {
     color.into_iter().chain(args.filter.clone()).collect()
 }
 
+/// Builds the harnesses. The other packages are named only so that cargo chooses the same features of shared
+/// dependencies as for the unit tests, and does not compile them twice.
 fn harnesses() -> Result<Vec<Executable>> {
     let mut command = process::cargo();
-    command.args(["test", "--package", "lb-tests", "--no-run"]);
-    userspace::executables(&mut command)
+    command
+        .args(["test", "--no-run", "--package", "lb-tests"])
+        .args(UNIT_PACKAGES);
+    let manifest = workspace::root().join("tests/Cargo.toml");
+    let executables = userspace::executables(&mut command)?;
+    Ok(executables
+        .into_iter()
+        .filter(|executable| executable.manifest == manifest)
+        .collect())
 }
 
 fn check_names(only: &[String], harnesses: &[Executable]) -> Result<()> {
