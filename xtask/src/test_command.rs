@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Run the tests; those that need root through sudo
-#[derive(clap::Args, Default)]
+#[derive(clap::Args)]
 pub struct Args {
     /// Run only this suite: unit, packet, netns (may be given several times)
     #[arg(long, value_name = "SUITE")]
@@ -32,6 +32,17 @@ pub struct Args {
     full: bool,
     /// Run only the tests whose name contains this
     filter: Option<String>,
+}
+
+impl Args {
+    /// Every test of every suite, and with `full` also those that take minutes.
+    pub fn all_suites(full: bool) -> Self {
+        Self {
+            only: Vec::new(),
+            full,
+            filter: None,
+        }
+    }
 }
 
 /// The name of the suite that needs no harness.
