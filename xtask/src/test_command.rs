@@ -185,11 +185,10 @@ fn harnesses() -> Result<Vec<Executable>> {
         .args(["test", "--no-run", "--package", "lb-tests"])
         .args(UNIT_PACKAGES);
     let manifest = workspace::root().join("tests/Cargo.toml");
-    let executables = userspace::executables(&mut command)?;
-    Ok(executables
-        .into_iter()
-        .filter(|executable| executable.manifest == manifest)
-        .collect())
+    let mut executables = userspace::executables(&mut command)?;
+    executables.retain(|executable| executable.manifest == manifest);
+    executables.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(executables)
 }
 
 fn check_names(only: &[String], harnesses: &[Executable]) -> Result<()> {
