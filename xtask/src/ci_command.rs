@@ -16,8 +16,9 @@ use crate::{
 /// Check formatting, lints and documentation, then run all the tests
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    test: test_command::Args,
+    /// Also run the tests that take minutes
+    #[arg(long)]
+    full: bool,
 }
 
 /// Runs the command.
@@ -69,7 +70,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     )?;
 
     println!("== tests");
-    test_command::run(&args.test)
+    test_command::run(&test_command::Args::all_suites(args.full))
 }
 
 fn has_rustfmt() -> bool {

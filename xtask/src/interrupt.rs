@@ -2,58 +2,54 @@
 
 use std::{
     process::{Child, ExitCode, ExitStatus},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicI32, Ordering},
-    },
-    thread,
+    sync::atomic::{AtomicI32, Ordering},
 };
 
 use anyhow::{Context, Result};
 use nix::{
-    sys::signal::{SigSet, Signal, kill},
-    unistd::Pid,
+    libc,
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
 };
 
+/// The last signal that came, or 0.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
-static CHILD: Mutex<Option<Pid>> = Mutex::new(None);
+/// The child that [`wait`] waits for, or 0.
+static CHILD: AtomicI32 = AtomicI32::new(0);
 
 /// From now on, SIGINT, SIGTERM and SIGHUP do not end this process: they go on to the child that [`wait`] waits for.
-/// (A child under `sudo` is beyond our reach; Ctrl-C reaches it through the terminal, as it does every child.)
 ///
-/// Children do not inherit this: the standard library gives each a clean signal mask.
+/// A child under `sudo` belongs to root and is beyond our reach; Ctrl-C reaches it through the terminal, as it does
+/// every child. Children inherit nothing of this, since a handler does not survive `exec`.
 ///
 /// # Errors
 /// When the kernel refuses, which it has no reason to.
 pub fn forward_to_child() -> Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-        .into_iter()
-        .collect();
-    signals.thread_block().context("cannot block signals")?;
-    thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            RECEIVED.store(signal as i32, Ordering::SeqCst);
-            if let Some(child) = *CHILD.lock().unwrap_or_else(PoisonError::into_inner) {
-                // It may have ended by itself in the meantime.
-                let _ = kill(child, signal);
-            }
-        }
-    });
+    let action = SigAction::new(SigHandler::Handler(forward), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler does nothing but atomic accesses and kill(2), which are async-signal-safe.
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot handle {signal}"))?;
+    }
     Ok(())
 }
 
-/// Waits for a child, passing signals on to it.
-///
-/// `work` is done with the child first, such as reading its output to the end.
+extern "C" fn forward(signal: libc::c_int) {
+    RECEIVED.store(signal, Ordering::SeqCst);
+    let child = CHILD.load(Ordering::SeqCst);
+    if child > 0 {
+        // SAFETY: kill(2) has no memory to get wrong; at worst the child has just ended, and it fails.
+        unsafe { libc::kill(child, signal) };
+    }
+}
+
+/// Waits for a child, passing signals on to it. `work` is done with it first, such as reading its output to the end.
 ///
 /// # Errors
 /// Those of `work`, or of waiting.
 pub fn wait<T>(mut child: Child, work: impl FnOnce(&mut Child) -> Result<T>) -> Result<(ExitStatus, T)> {
-    let set = |pid| *CHILD.lock().unwrap_or_else(PoisonError::into_inner) = pid;
-    set(i32::try_from(child.id()).ok().map(Pid::from_raw));
+    CHILD.store(i32::try_from(child.id()).unwrap_or(0), Ordering::SeqCst);
     let result = work(&mut child);
     let status = child.wait().context("cannot wait for a child");
-    set(None);
+    CHILD.store(0, Ordering::SeqCst);
     Ok((status?, result?))
 }
 

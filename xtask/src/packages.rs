@@ -86,7 +86,7 @@ for package in "$@"; do
         haproxy) daemon=haproxy ;;
         *) continue ;;
     esac
-    ! command -v systemctl > /dev/null || systemctl disable "$daemon"
+    update-rc.d "$daemon" disable
 done
 "#;
 

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     linker::{self, Linker},
@@ -77,7 +77,7 @@ fn install_missing(needs: Needs) -> Result<()> {
         if missing.has_all_packages() {
             return Ok(());
         }
-        let mut installer = Installer::new().with_context(|| missing.advice())?;
+        let mut installer = Installer::new().map_err(|error| anyhow!("{error:#}\n{}", missing.advice()))?;
         if !missing.lab.is_empty() {
             installer.install(&missing.lab)?;
         }
@@ -154,7 +154,7 @@ impl Missing {
         if !packages.is_empty() {
             lines.push(packages::by_hand(&packages));
         }
-        if self.linker {
+        if self.linker && packages.is_empty() {
             lines.push("bpf-linker is not built yet: run `cargo xtask setup`".to_owned());
         }
         lines.join("\n")

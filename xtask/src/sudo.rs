@@ -28,10 +28,10 @@ pub fn as_root(program: impl AsRef<OsStr>, environment: &[(String, String)]) -> 
         return Ok(command);
     }
     if process::find("sudo").is_none() {
-        bail!("this needs root, and there is no sudo: run it as root");
+        bail!("root is needed, and there is no sudo: run this as root");
     }
     if !stdin().is_terminal() && !works_without_password() {
-        bail!("this needs root, and sudo would ask for a password without a terminal: run it as root");
+        bail!("root is needed, and sudo would ask for a password without a terminal: run this as root");
     }
     let mut command = Command::new("sudo");
     command.args(["--", "env"]);

@@ -1,7 +1,7 @@
 //! Counting what test harnesses report, while passing their output on.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write, stdout},
+    io::{BufRead, BufReader, Read, Write},
     iter::Sum,
     ops::Add,
 };
@@ -20,11 +20,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Copies a harness's output to ours, and adds up its `test result:` lines.
+    /// Copies a harness's output, line by line, and adds up its `test result:` lines.
     ///
     /// # Errors
     /// When the output cannot be read or written.
-    pub fn read(from: impl Read) -> Result<Self> {
+    pub fn copy(from: impl Read, mut to: impl Write) -> Result<Self> {
         let mut tally = Self::default();
         let mut line = Vec::new();
         let mut reader = BufReader::new(from);
@@ -33,10 +33,9 @@ impl Tally {
             .context("cannot read the tests' output")?
             > 0
         {
-            let mut out = stdout().lock();
-            out.write_all(&line)
-                .and_then(|()| out.flush())
-                .context("cannot write to standard output")?;
+            to.write_all(&line)
+                .and_then(|()| to.flush())
+                .context("cannot pass on the tests' output")?;
             tally = tally + Self::of_line(&String::from_utf8_lossy(&line)).unwrap_or_default();
             line.clear();
         }
@@ -89,7 +88,9 @@ mod tests {
                       test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
                       3 passed; 9 failed\n\
                       test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out\n";
-        let tally = Tally::read(output.as_bytes()).expect("reads from memory");
+        let mut copy = Vec::new();
+        let tally = Tally::copy(output.as_bytes(), &mut copy).expect("reads from memory");
+        assert_eq!(copy, output.as_bytes());
         assert_eq!(
             tally,
             Tally {

@@ -12,15 +12,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    ebpf, interrupt, process,
+    ebpf::{self, EbpfArtifacts},
+    interrupt, process,
     setup::{self, Needs},
     sudo,
     tally::Tally,
     userspace::{self, Executable},
+    workspace,
 };
 
 /// Run the tests; those that need root through sudo
-#[derive(clap::Args, Default)]
+#[derive(clap::Args)]
 pub struct Args {
     /// Run only this suite: unit, packet, netns (may be given several times)
     #[arg(long, value_name = "SUITE")]
@@ -32,8 +34,29 @@ pub struct Args {
     filter: Option<String>,
 }
 
+impl Args {
+    /// Every test of every suite, and with `full` also those that take minutes.
+    pub fn all_suites(full: bool) -> Self {
+        Self {
+            only: Vec::new(),
+            full,
+            filter: None,
+        }
+    }
+}
+
 /// The name of the suite that needs no harness.
 const UNIT: &str = "unit";
+
+/// The packages of the unit suite.
+const UNIT_PACKAGES: [&str; 6] = [
+    "--package",
+    "lb-common",
+    "--package",
+    "lb-userspace",
+    "--package",
+    "xtask",
+];
 
 /// For harnesses: set to `1` by `--full`.
 pub const FULL: &str = "LB_TEST_FULL";
@@ -53,42 +76,47 @@ const PASSED_ON: [&str; 5] = ["CI", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM"
 /// When the tests could not be run. Tests that fail are no error, but a failing exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(Needs::Lab)?;
-    let options = ebpf::Options::default();
-    let objects = ebpf::build(&options)?;
-    let binaries = userspace::build(&options)?;
-    let harnesses = harnesses()?;
-    check_names(&args.only, &harnesses)?;
+    let objects = ebpf::build(&ebpf::Options::default())?;
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
 
-    let mut environment: Vec<(String, String)> = vec![
-        (LBD.to_owned(), binaries.lbd.display().to_string()),
-        (LBCTL.to_owned(), binaries.lbctl.display().to_string()),
-        (OBJECTS.to_owned(), objects.directory.display().to_string()),
-    ];
-    if args.full {
-        environment.push((FULL.to_owned(), "1".to_owned()));
+    let mut suites = Vec::new();
+    if wanted(UNIT) {
+        suites.push((UNIT.to_owned(), unit_tests(args)));
     }
+    // The programs under test take the longest to build, and the unit tests do without.
+    if args.only.is_empty() || args.only.iter().any(|only| only != UNIT) {
+        let harnesses = harnesses()?;
+        check_names(&args.only, &harnesses)?;
+        let environment = harness_environment(args, &objects)?;
+        for harness in harnesses.iter().filter(|harness| wanted(&harness.name)) {
+            let mut command = sudo::as_root(&harness.path, &environment)?;
+            command.args(harness_arguments(args));
+            suites.push((harness.name.clone(), command));
+        }
+    }
+    run_suites(suites)
+}
+
+/// Builds the programs under test, and says where they are.
+fn harness_environment(args: &Args, objects: &EbpfArtifacts) -> Result<Vec<(String, String)>> {
+    let binaries = userspace::build(&ebpf::Options::default())?;
+    let paths = [
+        (LBD, &binaries.lbd),
+        (LBCTL, &binaries.lbctl),
+        (OBJECTS, &objects.directory),
+    ];
+    let paths = paths.map(|(name, path)| (name.to_owned(), path.display().to_string()));
+    let full = args.full.then(|| (FULL.to_owned(), "1".to_owned()));
     let passed_on = PASSED_ON
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)));
-    environment.extend(passed_on);
-
-    let mut commands = Vec::new();
-    if wanted(UNIT) {
-        commands.push((UNIT.to_owned(), unit_tests(args)));
-    }
-    for harness in harnesses.into_iter().filter(|harness| wanted(&harness.name)) {
-        let mut command = sudo::as_root(&harness.path, &environment)?;
-        command.args(harness_arguments(args));
-        commands.push((harness.name, command));
-    }
-    run_suites(commands)
+    Ok(paths.into_iter().chain(full).chain(passed_on).collect())
 }
 
-fn run_suites(commands: Vec<(String, Command)>) -> Result<ExitCode> {
+fn run_suites(suites: Vec<(String, Command)>) -> Result<ExitCode> {
     interrupt::forward_to_child()?;
     let mut total = Tally::default();
-    for (name, mut command) in commands {
+    for (name, mut command) in suites {
         total = total + run_suite(&name, &mut command)?;
         if let Some(code) = interrupt::received() {
             eprintln!("interrupted in {name}");
@@ -117,7 +145,10 @@ fn run_suite(name: &str, command: &mut Command) -> Result<Tally> {
         .spawn()
         .with_context(|| format!("cannot start {}", process::shown(command)))?;
     let (status, mut tally) = interrupt::wait(child, |child| {
-        Tally::read(child.stdout.take().context("the child has no standard output")?)
+        Tally::copy(
+            child.stdout.take().context("the child has no standard output")?,
+            stdout().lock(),
+        )
     })?;
     if !status.success() && tally.failed == 0 {
         eprintln!("the {name} tests ended with {status}");
@@ -130,15 +161,8 @@ fn unit_tests(args: &Args) -> Command {
     let mut command = process::cargo();
     command
         .args(["test", "--no-fail-fast"])
-        .args([
-            "--package",
-            "lb-common",
-            "--package",
-            "lb-userspace",
-            "--package",
-            "xtask",
-            "--",
-        ])
+        .args(UNIT_PACKAGES)
+        .arg("--")
         .args(harness_arguments(args));
     if args.full {
         command.env(FULL, "1");
@@ -153,10 +177,18 @@ fn harness_arguments(args: &Args) -> Vec<String> {
     color.into_iter().chain(args.filter.clone()).collect()
 }
 
+/// Builds the harnesses. The other packages are named only so that cargo chooses the same features of shared
+/// dependencies as for the unit tests, and does not compile them twice.
 fn harnesses() -> Result<Vec<Executable>> {
     let mut command = process::cargo();
-    command.args(["test", "--package", "lb-tests", "--no-run"]);
-    userspace::executables(&mut command)
+    command
+        .args(["test", "--no-run", "--package", "lb-tests"])
+        .args(UNIT_PACKAGES);
+    let manifest = workspace::root().join("tests/Cargo.toml");
+    let mut executables = userspace::executables(&mut command)?;
+    executables.retain(|executable| executable.manifest == manifest);
+    executables.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(executables)
 }
 
 fn check_names(only: &[String], harnesses: &[Executable]) -> Result<()> {

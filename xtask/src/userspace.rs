@@ -44,6 +44,8 @@ pub fn build(options: &ebpf::Options) -> Result<Binaries> {
 pub struct Executable {
     /// The target's name in its `Cargo.toml`.
     pub name: String,
+    /// The `Cargo.toml` of its package.
+    pub manifest: PathBuf,
     /// The file.
     pub path: PathBuf,
 }
@@ -60,6 +62,7 @@ pub fn executables(command: &mut std::process::Command) -> Result<Vec<Executable
     let executables = artifacts.filter_map(|message| {
         Some(Executable {
             name: message.target?.name,
+            manifest: message.manifest_path?,
             path: message.executable?,
         })
     });
@@ -70,6 +73,7 @@ pub fn executables(command: &mut std::process::Command) -> Result<Vec<Executable
 #[derive(Deserialize)]
 struct Message {
     target: Option<Target>,
+    manifest_path: Option<PathBuf>,
     executable: Option<PathBuf>,
 }
 
