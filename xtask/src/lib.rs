@@ -1,4 +1,27 @@
-//! What a developer or a newcomer runs, `cargo xtask COMMAND`: one file per command, each with its `Args` and its `run`.
-//! A library too, because the tests build the same lab.
+//! Everything a developer or a newcomer runs, as a library, so that the test harnesses use the same code.
+//!
+//! One file per command (`*_command.rs`, `setup.rs`), each with its own `Args` and `run`; the rest is what they share.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "xtask talks to the person who ran it"
+)]
 
 pub mod app;
+pub mod bench_command;
+pub mod build_command;
+pub mod ebpf;
+pub mod lab;
+pub mod lab_command;
+pub mod linker;
+pub mod packages;
+pub mod process;
+pub mod prepared;
+pub mod run_command;
+pub mod setup;
+pub mod signals;
+pub mod sudo;
+pub mod toolchain;
+pub mod userspace;
+pub mod workspace;

@@ -1,29 +1,40 @@
-//! `cargo xtask`: see the library.
+//! `cargo xtask COMMAND`: parses and dispatches; each command lives in its own file of the library.
+
+#![allow(clippy::print_stderr, reason = "errors are printed here, once")]
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::{app, build_command, lab_command, setup};
 
-/// Everything that a developer or a newcomer runs.
-#[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
-struct Cli {
+/// Build, run, measure and test the load balancer.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
-    /// The lab's application server
+    Setup(setup::Args),
+    BuildEbpf(build_command::EbpfArgs),
+    Build(build_command::Args),
+    Lab(lab_command::Args),
     #[command(hide = true)]
-    LabApp(xtask::app::Args),
+    LabApp(app::Args),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::LabApp(args) => xtask::app::run(args),
+    let result = match Arguments::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::BuildEbpf(args) => build_command::run_ebpf(&args),
+        Command::Build(args) => build_command::run(&args),
+        Command::Lab(args) => lab_command::run(&args),
+        Command::LabApp(args) => app::run(args),
     };
     result.unwrap_or_else(|error| {
+        // Not returned from `main`: that would print a backtrace wherever RUST_BACKTRACE is set.
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use crate::process::shown;
 use crate::signals;
 
 /// Runs it to its end: its standard output, or an error with its standard error.
@@ -19,14 +20,8 @@ pub fn run(command: &mut Command) -> anyhow::Result<String> {
 }
 
 /// Why a command could not even be started.
-pub fn cannot_run(command: &Command) -> String {
+pub(super) fn cannot_run(command: &Command) -> String {
     format!("cannot run {}; is it installed? (`cargo xtask setup` installs what is missing)", shown(command))
-}
-
-/// The command as one would type it, roughly.
-pub fn shown(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Asks again and again until there is an answer; `Err(reason)` is "not yet". Fails with the last reason after `timeout`,

@@ -66,7 +66,7 @@ const FAR_ENDS: [(Node, &str); 3] = [(Node::Router, "lb"), (Node::Web1, "eth0"),
 ///
 /// `veth_pass` is the object that is attached to the far ends of the balancer's wires: without a program there, veth drops
 /// what XDP transmits or redirects.
-pub fn build(prefix: &str, veth_pass: &Path) -> anyhow::Result<()> {
+pub(super) fn build(prefix: &str, veth_pass: &Path) -> anyhow::Result<()> {
     for node in Node::ALL {
         let namespace = namespace(prefix, node);
         namespace.create()?;
@@ -101,7 +101,7 @@ pub fn build(prefix: &str, veth_pass: &Path) -> anyhow::Result<()> {
 }
 
 /// The namespace of a node.
-pub fn namespace(prefix: &str, node: Node) -> Namespace {
+pub(super) fn namespace(prefix: &str, node: Node) -> Namespace {
     Namespace::named(format!("{prefix}-{node}"))
 }
 

@@ -21,7 +21,7 @@ const TERMINATION: Duration = Duration::from_secs(5);
 
 /// The processes recorded in one directory, by name.
 #[derive(Debug)]
-pub struct Processes {
+pub(super) struct Processes {
     directory: PathBuf,
     /// Our own children among them, to be reaped.
     children: Vec<Child>,
@@ -29,13 +29,13 @@ pub struct Processes {
 
 impl Processes {
     /// Those recorded in this directory.
-    pub fn in_directory(directory: PathBuf) -> Self {
+    pub(super) fn in_directory(directory: PathBuf) -> Self {
         Self { directory, children: Vec::new() }
     }
 
     /// Starts a command in the background, its output appended to `log`, in a session of its own (Ctrl-C does not reach
     /// it). `die_with_parent`: it gets a SIGTERM when the **thread** that called this ends.
-    pub fn start(
+    pub(super) fn start(
         &mut self,
         name: &str,
         command: &mut Command,
@@ -67,21 +67,22 @@ impl Processes {
     }
 
     /// The pid of a recorded process that still runs.
-    pub fn running(&mut self, name: &str) -> Option<i32> {
+    pub(super) fn running(&mut self, name: &str) -> Option<i32> {
         self.reap();
         let record = fs::read_to_string(self.record(name)).ok()?;
         let (pid, started) = record.trim().split_once(' ')?;
         let pid = pid.parse().ok()?;
-        (start_time(pid)? == started.parse().ok()?).then_some(pid)
+        let started: u64 = started.parse().ok()?;
+        (start_time(pid)? == started).then_some(pid)
     }
 
     /// Ends a recorded process, with SIGTERM and, if that is not enough, SIGKILL. Whether it was running.
-    pub fn stop(&mut self, name: &str) -> anyhow::Result<bool> {
+    pub(super) fn stop(&mut self, name: &str) -> anyhow::Result<bool> {
         self.stop_with(name, Signal::SIGTERM)
     }
 
     /// The same, beginning with another signal.
-    pub fn stop_with(&mut self, name: &str, signal: Signal) -> anyhow::Result<bool> {
+    pub(super) fn stop_with(&mut self, name: &str, signal: Signal) -> anyhow::Result<bool> {
         let running = self.running(name);
         if let Some(pid) = running {
             self.end(&[pid], signal).with_context(|| format!("cannot stop {name}"))?;
@@ -93,7 +94,7 @@ impl Processes {
     }
 
     /// Ends these processes and waits until they are gone.
-    pub fn end(&mut self, pids: &[i32], signal: Signal) -> anyhow::Result<()> {
+    pub(super) fn end(&mut self, pids: &[i32], signal: Signal) -> anyhow::Result<()> {
         let mut left: Vec<(i32, u64)> =
             pids.iter().filter_map(|&pid| Some((pid, start_time(pid)?))).collect();
         for (signal, patience) in [(signal, TERMINATION), (Signal::SIGKILL, TERMINATION)] {
