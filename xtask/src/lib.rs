@@ -15,6 +15,7 @@ pub mod ebpf;
 pub mod lab;
 pub mod lab_command;
 pub mod linker;
+pub mod live_view;
 pub mod packages;
 pub mod process;
 pub mod prepared;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{app, build_command, lab_command, setup};
+use xtask::{app, build_command, lab_command, run_command, setup};
 
 /// Build, run, measure and test the load balancer.
 #[derive(Parser)]
@@ -20,6 +20,7 @@ enum Command {
     Setup(setup::Args),
     BuildEbpf(build_command::EbpfArgs),
     Build(build_command::Args),
+    Run(run_command::Args),
     Lab(lab_command::Args),
     #[command(hide = true)]
     LabApp(app::Args),
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_command::run_ebpf(&args),
         Command::Build(args) => build_command::run(&args),
+        Command::Run(args) => run_command::run(&args),
         Command::Lab(args) => lab_command::run(&args),
         Command::LabApp(args) => app::run(args),
     };

@@ -24,3 +24,8 @@ pub fn catch() -> anyhow::Result<()> {
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
+
+/// As if the user had interrupted: ends every loop that asks.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}

@@ -23,6 +23,13 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
+impl Status {
+    /// Every backend with its service's name.
+    pub fn backends(&self) -> impl Iterator<Item = (&str, &Backend)> {
+        self.services.iter().flat_map(|service| service.backends.iter().map(|it| (service.name.as_str(), it)))
+    }
+}
+
 /// A service.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Service {
@@ -112,13 +119,10 @@ impl Lab {
     pub fn wait_until_all_up(&self, timeout: Duration) -> anyhow::Result<()> {
         wait_for("all backends up", timeout, || {
             let status = self.status().map_err(|error| format!("{error:#}"))?;
-            let services = status.services.iter();
-            let backends = services.flat_map(|service| service.backends.iter().map(move |it| (service, it)));
-            let missing: Vec<String> = backends
-                .filter(|(_, backend)| backend.state != "up")
-                .map(|(service, it)| {
-                    format!("{}/{} is {}: {}", service.name, it.name, it.state, it.health.reason)
-                })
+            let missing: Vec<String> = status
+                .backends()
+                .filter(|(_, it)| it.state != "up")
+                .map(|(service, it)| format!("{service}/{} is {}: {}", it.name, it.state, it.health.reason))
                 .collect();
             if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
         })

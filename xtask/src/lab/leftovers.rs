@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::linux::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -16,19 +17,49 @@ pub(super) fn directory_of(prefix: &str) -> PathBuf {
     Path::new("/run").join(prefix)
 }
 
-/// Makes sure that nobody else is working on a lab with this prefix, for as long as the file is open.
-pub(super) fn lock(prefix: &str) -> anyhow::Result<File> {
-    let path = directory_of(prefix).with_extension("lock");
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another `cargo xtask` is using the lab {prefix:?} (it holds {}): wait for it or end it",
-            path.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+/// The right to work on the lab of one prefix, for as long as this lives: a locked file.
+#[derive(Debug)]
+pub(super) struct Lock {
+    path: PathBuf,
+    file: File,
+}
+
+impl Lock {
+    /// Takes it, or says who has it.
+    pub(super) fn take(prefix: &str) -> anyhow::Result<Self> {
+        let path = directory_of(prefix).with_extension("lock");
+        let cannot = || format!("cannot lock {}", path.display());
+        loop {
+            let file = File::options().create(true).append(true).open(&path).with_context(cannot)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => bail!(
+                    "another `cargo xtask` is using the lab {prefix:?} (it has locked {}): wait for it or end it",
+                    path.display()
+                ),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+            }
+            let lock = Self { path: path.clone(), file };
+            // Its last owner may have removed the file between our opening and our locking it.
+            if lock.is_current() {
+                return Ok(lock);
+            }
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        match (fs::metadata(&self.path), self.file.metadata()) {
+            (Ok(named), Ok(locked)) => (named.st_dev(), named.st_ino()) == (locked.st_dev(), locked.st_ino()),
+            _ => false,
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.is_current() {
+            // If it stays, it is an empty file that nobody has locked.
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -24,7 +24,7 @@ mod requests;
 mod web;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -42,6 +42,7 @@ pub use options::{Binaries, LabOptions};
 pub use requests::{Answer, Requests};
 pub use web::AppStats;
 
+use leftovers::Lock;
 use processes::Processes;
 
 /// The lab of `cargo xtask run` and `cargo xtask lab`.
@@ -56,7 +57,7 @@ pub struct Lab {
     directory: PathBuf,
     processes: Processes,
     /// Held as long as the lab is ours.
-    lock: Option<File>,
+    lock: Option<Lock>,
     /// Whether dropping it takes it down.
     goes_with_us: bool,
 }
@@ -68,7 +69,7 @@ impl Lab {
         if !nix::unistd::geteuid().is_root() {
             bail!("the lab needs root: it makes network namespaces");
         }
-        let lock = leftovers::lock(&options.prefix)?;
+        let lock = Lock::take(&options.prefix)?;
         let mut lab = Self::with(options, Some(lock));
         leftovers::remove(&lab.options.prefix, &mut lab.processes)?;
         lab.goes_with_us = true;
@@ -93,7 +94,7 @@ impl Lab {
     /// Takes the lab of this prefix down, if there is one.
     pub fn remove(prefix: &str) -> anyhow::Result<()> {
         options::check_prefix(prefix)?;
-        let _lock = leftovers::lock(prefix)?;
+        let _lock = Lock::take(prefix)?;
         let mut processes = Processes::in_directory(leftovers::directory_of(prefix).join("processes"));
         leftovers::remove(prefix, &mut processes)
     }
@@ -102,12 +103,12 @@ impl Lab {
     pub fn down(mut self) -> anyhow::Result<()> {
         self.goes_with_us = false;
         if self.lock.is_none() {
-            self.lock = Some(leftovers::lock(&self.options.prefix)?);
+            self.lock = Some(Lock::take(&self.options.prefix)?);
         }
         leftovers::remove(&self.options.prefix, &mut self.processes)
     }
 
-    fn with(options: LabOptions, lock: Option<File>) -> Self {
+    fn with(options: LabOptions, lock: Option<Lock>) -> Self {
         let directory = leftovers::directory_of(&options.prefix);
         let processes = Processes::in_directory(directory.join("processes"));
         Self { options, directory, processes, lock, goes_with_us: false }

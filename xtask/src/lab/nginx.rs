@@ -108,7 +108,7 @@ http {
     proxy_max_temp_file_size 0;
     client_max_body_size 0;
 
-    include DIRECTORY/lb/current/*.conf;
+    include DIRECTORY/lb/current/site.conf*;
 }
 "#;
 
