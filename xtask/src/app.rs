@@ -31,9 +31,15 @@ pub struct Args {
 
 /// Serves until it is killed.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let app = App { name: args.name, requests: AtomicU64::new(0), health: AtomicU64::new(0) };
+    let app = App {
+        name: args.name,
+        requests: AtomicU64::new(0),
+        health: AtomicU64::new(0),
+    };
     let server = Server::new(move |request| app.answer(request).unwrap_or_else(failed)).bind(args.listen);
-    let listening = server.spawn().with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listening = server
+        .spawn()
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
     listening.join()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -70,7 +76,10 @@ impl App {
                 Err(reason) => as_json(StatusCode::BAD_REQUEST, &json!({ "error": reason })),
             };
         }
-        let client = request.headers().get("X-Real-IP").and_then(|value| value.to_str().ok());
+        let client = request
+            .headers()
+            .get("X-Real-IP")
+            .and_then(|value| value.to_str().ok());
         let mut answer = json!({ "server": self.name, "client": client });
         if request.method() == Method::POST || request.method() == Method::PUT {
             let (length, as_pattern) = compare(request.body_mut())?;
@@ -88,7 +97,9 @@ fn failed(error: anyhow::Error) -> Response<Body> {
 }
 
 fn as_json(status: StatusCode, body: &serde_json::Value) -> anyhow::Result<Response<Body>> {
-    let response = Response::builder().status(status).header("Content-Type", "application/json");
+    let response = Response::builder()
+        .status(status)
+        .header("Content-Type", "application/json");
     Ok(response.body(Body::from(format!("{body}\n")))?)
 }
 
@@ -99,7 +110,9 @@ fn bytes_body(length: &str, query: Option<&str>) -> Result<Body, &'static str> {
         _ => return Err("the path is /bytes/N with N from 0 to 1073741824"),
     };
     let body = Pattern::new().take(length);
-    let Some(query) = query else { return Ok(Body::from_read(body)) };
+    let Some(query) = query else {
+        return Ok(Body::from_read(body));
+    };
     match query.strip_prefix("rate=").and_then(|rate| rate.parse().ok()) {
         Some(rate) if rate > 0 => Ok(Body::from_read(Throttled::new(body, rate))),
         _ => Err("the query is rate=BYTES_PER_SECOND, at least 1"),
@@ -141,7 +154,9 @@ impl Read for Pattern {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            let word = (self.position / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+            let word = (self.position / 8)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .to_le_bytes();
             let from = (self.position % 8) as usize;
             let count = (8 - from).min(buffer.len() - filled);
             buffer[filled..filled + count].copy_from_slice(&word[from..from + count]);
@@ -163,7 +178,12 @@ struct Throttled<R> {
 
 impl<R: Read> Throttled<R> {
     fn new(inner: R, rate: u64) -> Self {
-        Self { inner, rate, started: Instant::now(), sent: 0 }
+        Self {
+            inner,
+            rate,
+            started: Instant::now(),
+            sent: 0,
+        }
     }
 }
 
@@ -171,7 +191,9 @@ impl<R: Read> Read for Throttled<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let due = Duration::from_secs_f64(self.sent as f64 / self.rate as f64);
         thread::sleep(due.saturating_sub(self.started.elapsed()));
-        let piece = usize::try_from((self.rate / 20).max(1)).unwrap_or(usize::MAX).min(buffer.len());
+        let piece = usize::try_from((self.rate / 20).max(1))
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let count = self.inner.read(&mut buffer[..piece])?;
         self.sent += count as u64;
         Ok(count)
@@ -209,8 +231,14 @@ mod tests {
     fn a_rate_is_kept() {
         let started = Instant::now();
         let mut body = Vec::new();
-        Throttled::new(Pattern::new().take(2000), 10_000).read_to_end(&mut body).unwrap();
+        Throttled::new(Pattern::new().take(2000), 10_000)
+            .read_to_end(&mut body)
+            .unwrap();
         assert_eq!(body.len(), 2000);
-        assert!(started.elapsed() >= Duration::from_millis(150), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() >= Duration::from_millis(150),
+            "{:?}",
+            started.elapsed()
+        );
     }
 }

@@ -65,7 +65,10 @@ enum Command {
 /// When the lab cannot be brought into the wanted state; the message says why.
 pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.command {
-        Command::Up { no_balancer, prepared } => {
+        Command::Up {
+            no_balancer,
+            prepared,
+        } => {
             let binaries = prepared.binaries()?;
             signals::catch()?;
             let mut options = LabOptions::new(&args.prefix, binaries);
@@ -125,8 +128,10 @@ fn processes_of(node: Node) -> &'static [&'static str] {
 
 fn describe(lab: &mut Lab) -> serde_json::Value {
     let nodes = Node::ALL.map(|node| {
-        let processes: serde_json::Map<_, _> =
-            processes_of(node).iter().map(|&name| (name.to_owned(), json!(lab.process(name)))).collect();
+        let processes: serde_json::Map<_, _> = processes_of(node)
+            .iter()
+            .map(|&name| (name.to_owned(), json!(lab.process(name))))
+            .collect();
         let files = Node::WEB.contains(&node).then(|| {
             let web = lab.web(node);
             json!({ "access_log": web.access_log(), "error_log": web.error_log(), "site": web.handed_over() })
@@ -163,7 +168,12 @@ fn show(lab: &mut Lab) {
             None => format!("{name} (not running)"),
         });
         let processes: Vec<_> = processes.collect();
-        println!("{:7} {:13} {}", node.name(), node.address().to_string(), processes.join(", "));
+        println!(
+            "{:7} {:13} {}",
+            node.name(),
+            node.address().to_string(),
+            processes.join(", ")
+        );
     }
     println!("VIP     {VIP}");
     println!("files   {}", lab.directory().display());

@@ -83,7 +83,11 @@ fn show_until_interrupted(lab: &Lab, load: &Mutex<Load>) -> Result<()> {
         if on_terminal {
             // Home, then each line to its end, then the rest of the screen: no flicker.
             let frame = moment.frame().replace('\n', "\x1b[K\n");
-            write!(output, "\x1b[H{}{frame}\x1b[J", if moment.seconds == 0 { "\x1b[2J" } else { "" })?;
+            write!(
+                output,
+                "\x1b[H{}{frame}\x1b[J",
+                if moment.seconds == 0 { "\x1b[2J" } else { "" }
+            )?;
         } else {
             writeln!(output, "{}", moment.line())?;
         }
@@ -103,7 +107,11 @@ struct Moment {
 impl Moment {
     /// A screen full.
     fn frame(&self) -> String {
-        let Load { answered, failed, last_failure } = &self.load;
+        let Load {
+            answered,
+            failed,
+            last_failure,
+        } = &self.load;
         let mut text = format!(
             "client → https://www.foobar.com ({VIP})   {} s   {answered} requests answered, {failed} failed\n",
             self.seconds
@@ -115,7 +123,10 @@ impl Moment {
         for (node, stats) in &self.servers {
             text.push_str(&match stats {
                 Some(stats) => {
-                    format!("{node} has answered {} requests and {} probes\n", stats.requests, stats.health)
+                    format!(
+                        "{node} has answered {} requests and {} probes\n",
+                        stats.requests, stats.health
+                    )
                 }
                 None => format!("{node} is stopped\n"),
             });
@@ -136,7 +147,15 @@ impl Moment {
         };
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header([
-            "backend", "state", "connections", "opened", "packets in", "out", "bytes in", "out", "health",
+            "backend",
+            "state",
+            "connections",
+            "opened",
+            "packets in",
+            "out",
+            "bytes in",
+            "out",
+            "health",
         ]);
         for column in 2..8 {
             if let Some(column) = table.column_mut(column) {
@@ -164,7 +183,10 @@ impl Moment {
     /// One line, for where output is not a terminal.
     fn line(&self) -> String {
         let Load { answered, failed, .. } = &self.load;
-        let mut words = vec![format!("{} s: {answered} answered, {failed} failed", self.seconds)];
+        let mut words = vec![format!(
+            "{} s: {answered} answered, {failed} failed",
+            self.seconds
+        )];
         match &self.status {
             Ok(status) => words.extend(status.backends().map(|(service, it)| {
                 format!("{service}/{} {} {} opened", it.name, it.state, it.traffic.opened)

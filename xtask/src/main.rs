@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{app, build_command, lab_command, run_command, setup};
+use xtask::{app, bench_command, build_command, lab_command, run_command, setup};
 
 /// Build, run, measure and test the load balancer.
 #[derive(Parser)]
@@ -22,6 +22,7 @@ enum Command {
     Build(build_command::Args),
     Run(run_command::Args),
     Lab(lab_command::Args),
+    Bench(bench_command::Args),
     #[command(hide = true)]
     LabApp(app::Args),
 }
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build_command::run(&args),
         Command::Run(args) => run_command::run(&args),
         Command::Lab(args) => lab_command::run(&args),
+        Command::Bench(args) => bench_command::run(&args),
         Command::LabApp(args) => app::run(args),
     };
     result.unwrap_or_else(|error| {

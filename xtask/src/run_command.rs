@@ -45,7 +45,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let verdict = first_requests(&lab)?;
     if args.once {
         lab.down()?;
-        return Ok(if verdict { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if verdict {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     live_view::show(&lab)?;
     println!("taking the lab down");
@@ -62,14 +66,25 @@ fn run_on_this_host(config: &Path) -> Result<ExitCode> {
     // `lbd` keeps the name to read the file again; it must not depend on where this was started.
     let config = env::current_dir()?.join(config);
     println!("{} --config {}", programs.lbd.display(), config.display());
-    Err(sudo::as_root(&programs.lbd, &[])?.arg("--config").arg(config).exec()).context("cannot run lbd")
+    Err(sudo::as_root(&programs.lbd, &[])?
+        .arg("--config")
+        .arg(config)
+        .exec())
+    .context("cannot run lbd")
 }
 
 /// Makes the first requests and says what came of them. Whether all was right.
 fn first_requests(lab: &Lab) -> Result<bool> {
     let requests = lab.https_requests(VIP, FIRST)?;
-    let split: Vec<_> = requests.split().iter().map(|(server, count)| format!("{server} {count}")).collect();
-    println!("{FIRST} HTTPS requests to {VIP} on {FIRST} connections: {}", split.join(", "));
+    let split: Vec<_> = requests
+        .split()
+        .iter()
+        .map(|(server, count)| format!("{server} {count}"))
+        .collect();
+    println!(
+        "{FIRST} HTTPS requests to {VIP} on {FIRST} connections: {}",
+        split.join(", ")
+    );
     let problems = problems(lab, &requests);
     for problem in problems.iter().take(10) {
         println!("  wrong: {problem}");
@@ -87,13 +102,17 @@ fn problems(lab: &Lab, requests: &Requests) -> Vec<String> {
     for node in Node::WEB {
         let answered = requests.split().get(node.name()).copied().unwrap_or(0);
         if answered != FIRST as usize / Node::WEB.len() {
-            problems.push(format!("{node} answered {answered} requests, not half of {FIRST}"));
+            problems.push(format!(
+                "{node} answered {answered} requests, not half of {FIRST}"
+            ));
         }
         // nginx writes its line after the response has gone out.
-        let logged = wait_for("the access log", Duration::from_secs(2), || match logged(lab, node) {
-            Ok(logged) if logged >= answered => Ok(logged),
-            Ok(logged) => Err(format!("{logged} requests in it")),
-            Err(error) => Err(format!("{error:#}")),
+        let logged = wait_for("the access log", Duration::from_secs(2), || {
+            match logged(lab, node) {
+                Ok(logged) if logged >= answered => Ok(logged),
+                Ok(logged) => Err(format!("{logged} requests in it")),
+                Err(error) => Err(format!("{error:#}")),
+            }
         });
         match logged {
             Ok(logged) if logged == answered => {}
@@ -108,5 +127,8 @@ fn problems(lab: &Lab, requests: &Requests) -> Vec<String> {
 fn logged(lab: &Lab, node: Node) -> Result<usize> {
     let log = fs::read_to_string(lab.web(node).access_log())?;
     let start = format!("{} ", Node::Client.address());
-    Ok(log.lines().filter(|line| line.starts_with(&start) && line.contains("\"GET /request/")).count())
+    Ok(log
+        .lines()
+        .filter(|line| line.starts_with(&start) && line.contains("\"GET /request/"))
+        .count())
 }

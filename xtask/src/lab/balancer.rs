@@ -26,7 +26,9 @@ pub struct Status {
 impl Status {
     /// Every backend with its service's name.
     pub fn backends(&self) -> impl Iterator<Item = (&str, &Backend)> {
-        self.services.iter().flat_map(|service| service.backends.iter().map(|it| (service.name.as_str(), it)))
+        self.services
+            .iter()
+            .flat_map(|service| service.backends.iter().map(|it| (service.name.as_str(), it)))
     }
 }
 
@@ -112,7 +114,9 @@ impl Lab {
 
     /// Lets `lbd` hand the site to the web servers.
     pub fn apply_site(&self) -> anyhow::Result<()> {
-        self.lbctl(&["site", "apply"]).map(drop).context("the site could not be handed to the web servers")
+        self.lbctl(&["site", "apply"])
+            .map(drop)
+            .context("the site could not be handed to the web servers")
     }
 
     /// Waits until every backend of every service is up.
@@ -124,7 +128,11 @@ impl Lab {
                 .filter(|(_, it)| it.state != "up")
                 .map(|(service, it)| format!("{service}/{} is {}: {}", it.name, it.state, it.health.reason))
                 .collect();
-            if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+            if missing.is_empty() {
+                Ok(())
+            } else {
+                Err(missing.join("; "))
+            }
         })
     }
 }
@@ -137,7 +145,10 @@ pub(super) fn configuration(directory: &Path, options: &LabOptions) -> String {
     let backends: String = Node::WEB
         .iter()
         .map(|node| {
-            format!("\n[[service.backend]]\nname = \"{node}\"\naddress = \"{}\"\n", node.address())
+            format!(
+                "\n[[service.backend]]\nname = \"{node}\"\naddress = \"{}\"\n",
+                node.address()
+            )
         })
         .collect();
     let servers: String = Node::WEB

@@ -32,10 +32,15 @@ impl CertificateAuthority {
     pub fn create(directory: &Path) -> anyhow::Result<Self> {
         let key = KeyPair::generate().context("cannot make a key")?;
         let params = authority_params();
-        let certificate = params.self_signed(&key).context("cannot sign the authority's certificate")?;
+        let certificate = params
+            .self_signed(&key)
+            .context("cannot sign the authority's certificate")?;
         write(&directory.join("ca.pem"), &certificate.pem(), 0o644)?;
         write(&directory.join("ca.key"), &key.serialize_pem(), 0o600)?;
-        Ok(Self { directory: directory.into(), issuer: Issuer::new(params, key) })
+        Ok(Self {
+            directory: directory.into(),
+            issuer: Issuer::new(params, key),
+        })
     }
 
     /// The one that [`create`](Self::create) made in this directory.
@@ -43,7 +48,10 @@ impl CertificateAuthority {
         let file = directory.join("ca.key");
         let key = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let key = KeyPair::from_pem(&key).with_context(|| format!("{} is no key", file.display()))?;
-        Ok(Self { directory: directory.into(), issuer: Issuer::new(authority_params(), key) })
+        Ok(Self {
+            directory: directory.into(),
+            issuer: Issuer::new(authority_params(), key),
+        })
     }
 
     /// Its own certificate, for clients.
@@ -62,10 +70,15 @@ impl CertificateAuthority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().context("cannot make a key")?;
-        let certificate = params.signed_by(&key, &self.issuer).context("cannot sign a certificate")?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .context("cannot sign a certificate")?;
         let certificate_file = self.directory.join(format!("{stem}.pem"));
         write(&certificate_file, &certificate.pem(), 0o644)?;
-        Ok(CertificateFiles { certificate: certificate_file, key: self.write_key(stem, &key)? })
+        Ok(CertificateFiles {
+            certificate: certificate_file,
+            key: self.write_key(stem, &key)?,
+        })
     }
 
     /// Writes a key that belongs to no certificate to `STEM.key`: what an operator gets wrong.
@@ -82,7 +95,9 @@ impl CertificateAuthority {
 
 fn authority_params() -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "lab certificate authority");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "lab certificate authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -92,7 +107,11 @@ fn authority_params() -> CertificateParams {
 fn write(file: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let attempt = || {
         let _ = fs::remove_file(file);
-        let mut opened = File::options().write(true).create_new(true).mode(mode).open(file)?;
+        let mut opened = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(file)?;
         opened.write_all(text.as_bytes())
     };
     attempt().with_context(|| format!("cannot write {}", file.display()))

@@ -11,7 +11,10 @@ use crate::signals;
 
 /// Runs it to its end: its standard output, or an error with its standard error.
 pub fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| cannot_run(command))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| cannot_run(command))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("{} failed ({}): {}", shown(command), output.status, said.trim());
@@ -21,7 +24,10 @@ pub fn run(command: &mut Command) -> anyhow::Result<String> {
 
 /// Why a command could not even be started.
 pub(super) fn cannot_run(command: &Command) -> String {
-    format!("cannot run {}; is it installed? (`cargo xtask setup` installs what is missing)", shown(command))
+    format!(
+        "cannot run {}; is it installed? (`cargo xtask setup` installs what is missing)",
+        shown(command)
+    )
 }
 
 /// Asks again and again until there is an answer; `Err(reason)` is "not yet". Fails with the last reason after `timeout`,

@@ -30,7 +30,11 @@ impl Lock {
         let path = directory_of(prefix).with_extension("lock");
         let cannot = || format!("cannot lock {}", path.display());
         loop {
-            let file = File::options().create(true).append(true).open(&path).with_context(cannot)?;
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .with_context(cannot)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => bail!(
@@ -39,7 +43,10 @@ impl Lock {
                 ),
                 Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
             }
-            let lock = Self { path: path.clone(), file };
+            let lock = Self {
+                path: path.clone(),
+                file,
+            };
             // Its last owner may have removed the file between our opening and our locking it.
             if lock.is_current() {
                 return Ok(lock);
@@ -69,7 +76,14 @@ impl Drop for Lock {
 /// Ended are the recorded processes, in an order that lets them say goodbye, and then whatever else is inside the lab's
 /// own namespaces: the workers of an nginx that was killed, a forgotten shell. Never anything by its name.
 pub(super) fn remove(prefix: &str, processes: &mut Processes) -> anyhow::Result<()> {
-    for name in ["haproxy", "lbd", "web1-nginx", "web2-nginx", "web1-app", "web2-app"] {
+    for name in [
+        "haproxy",
+        "lbd",
+        "web1-nginx",
+        "web2-nginx",
+        "web1-app",
+        "web2-app",
+    ] {
         processes.stop(name)?;
     }
     for node in Node::ALL {

@@ -111,7 +111,13 @@ impl Lab {
     fn with(options: LabOptions, lock: Option<Lock>) -> Self {
         let directory = leftovers::directory_of(&options.prefix);
         let processes = Processes::in_directory(directory.join("processes"));
-        Self { options, directory, processes, lock, goes_with_us: false }
+        Self {
+            options,
+            directory,
+            processes,
+            lock,
+            goes_with_us: false,
+        }
     }
 
     fn fill(&mut self) -> anyhow::Result<()> {
@@ -132,7 +138,10 @@ impl Lab {
             self.start_web(node)?;
         }
         if self.options.balancer {
-            self.write("lb.toml", &balancer::configuration(&self.directory, &self.options))?;
+            self.write(
+                "lb.toml",
+                &balancer::configuration(&self.directory, &self.options),
+            )?;
             self.start_lbd()?;
             self.apply_site()?;
             self.wait_until_all_up(ALL_UP)?;
@@ -226,7 +235,10 @@ impl Drop for Lab {
         if self.goes_with_us
             && let Err(error) = leftovers::remove(&self.options.prefix, &mut self.processes)
         {
-            eprintln!("warning: the lab {} was not taken down whole: {error:#}", self.options.prefix);
+            eprintln!(
+                "warning: the lab {} was not taken down whole: {error:#}",
+                self.options.prefix
+            );
         }
     }
 }

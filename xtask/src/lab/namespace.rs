@@ -71,7 +71,9 @@ impl Namespace {
                     .with_context(|| format!("cannot enter the namespace {}", self.name))?;
                 inside()
             });
-            thread.join().map_err(|_| anyhow!("a thread inside the namespace {} panicked", self.name))?
+            thread
+                .join()
+                .map_err(|_| anyhow!("a thread inside the namespace {} panicked", self.name))?
         })
     }
 
@@ -88,9 +90,15 @@ impl Namespace {
 
     /// The processes inside.
     pub fn processes(&self) -> Vec<i32> {
-        let Ok(own) = fs::metadata(self.path()) else { return Vec::new() };
-        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-        let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let Ok(own) = fs::metadata(self.path()) else {
+            return Vec::new();
+        };
+        let Ok(processes) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        let pids = processes
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let inside = |pid: &i32| {
             fs::metadata(format!("/proc/{pid}/ns/net"))
                 .is_ok_and(|other| (other.st_dev(), other.st_ino()) == (own.st_dev(), own.st_ino()))

@@ -62,6 +62,17 @@ pub const LB_INTERFACES: [&str; 3] = ["uplink", "web1", "web2"];
 /// The far ends of the balancer's wires.
 const FAR_ENDS: [(Node, &str); 3] = [(Node::Router, "lb"), (Node::Web1, "eth0"), (Node::Web2, "eth0")];
 
+/// The interfaces that send what a host of the lab itself has made. XDP forwards a packet as it is, and with checksum
+/// offload a veth hands on packets whose checksum nobody has filled in yet; real network cards have filled it in by then.
+/// On the balancer for another reason: what HAProxy sends there is to be compared under the same terms.
+fn without_offload(node: Node) -> &'static [&'static str] {
+    match node {
+        Node::Client | Node::Web1 | Node::Web2 => &["eth0"],
+        Node::Lb => &LB_INTERFACES,
+        Node::Router => &[],
+    }
+}
+
 /// Makes namespaces, wires, addresses and routes; none of them may exist.
 ///
 /// `veth_pass` is the object that is attached to the far ends of the balancer's wires: without a program there, veth drops
@@ -71,7 +82,10 @@ pub(super) fn build(prefix: &str, veth_pass: &Path) -> anyhow::Result<()> {
         let namespace = namespace(prefix, node);
         namespace.create()?;
         // No IPv6 in this lab, so that no packet is sent but those that were asked for.
-        let off = [("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")];
+        let off = [
+            ("ipv6/conf/all/disable_ipv6", "1"),
+            ("ipv6/conf/default/disable_ipv6", "1"),
+        ];
         // A kernel without IPv6 has nothing to turn off.
         let _ = namespace.sysctl(&off);
         if matches!(node, Node::Router | Node::Lb) {
@@ -82,19 +96,25 @@ pub(super) fn build(prefix: &str, veth_pass: &Path) -> anyhow::Result<()> {
             ])?;
         }
     }
-    batch(Command::new("ip").arg("-batch").arg("-"), &WIRES.replace("{prefix}", prefix))?;
+    batch(
+        Command::new("ip").arg("-batch").arg("-"),
+        &WIRES.replace("{prefix}", prefix),
+    )?;
     for node in Node::ALL {
         let namespace = namespace(prefix, node);
-        batch(Command::new("ip").args(["-n", namespace.name(), "-batch", "-"]), addresses(node))?;
-        if matches!(node, Node::Client | Node::Web1 | Node::Web2) {
-            // XDP forwards a packet as it is, and with this offload a veth hands on packets whose checksum nobody has
-            // filled in yet. Real network cards have filled it in by then.
-            run(namespace.command("ethtool")?.args(["-K", "eth0", "tx", "off"]))?;
+        batch(
+            Command::new("ip").args(["-n", namespace.name(), "-batch", "-"]),
+            addresses(node),
+        )?;
+        for device in without_offload(node) {
+            run(namespace.command("ethtool")?.args(["-K", device, "tx", "off"]))?;
         }
     }
     for (node, device) in FAR_ENDS {
         let mut ip = namespace(prefix, node).command("ip")?;
-        ip.args(["link", "set", "dev", device, "xdpdrv", "object"]).arg(veth_pass).args(["section", "xdp"]);
+        ip.args(["link", "set", "dev", device, "xdpdrv", "object"])
+            .arg(veth_pass)
+            .args(["section", "xdp"]);
         run(&mut ip)?;
     }
     Ok(())
@@ -117,7 +137,10 @@ fn batch(command: &mut Command, lines: &str) -> anyhow::Result<()> {
     }
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("ip -batch failed: {}\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "ip -batch failed: {}\n{lines}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

@@ -30,7 +30,10 @@ pub(super) struct Processes {
 impl Processes {
     /// Those recorded in this directory.
     pub(super) fn in_directory(directory: PathBuf) -> Self {
-        Self { directory, children: Vec::new() }
+        Self {
+            directory,
+            children: Vec::new(),
+        }
     }
 
     /// Starts a command in the background, its output appended to `log`, in a session of its own (Ctrl-C does not reach
@@ -45,7 +48,10 @@ impl Processes {
         self.stop(name)?;
         let output = File::options().create(true).append(true).open(log);
         let output = output.with_context(|| format!("cannot open {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
         // SAFETY: only setsid and prctl are called, both async-signal-safe and without allocation.
         unsafe {
             command.pre_exec(move || {
@@ -85,7 +91,8 @@ impl Processes {
     pub(super) fn stop_with(&mut self, name: &str, signal: Signal) -> anyhow::Result<bool> {
         let running = self.running(name);
         if let Some(pid) = running {
-            self.end(&[pid], signal).with_context(|| format!("cannot stop {name}"))?;
+            self.end(&[pid], signal)
+                .with_context(|| format!("cannot stop {name}"))?;
         }
         match fs::remove_file(self.record(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
@@ -95,8 +102,10 @@ impl Processes {
 
     /// Ends these processes and waits until they are gone.
     pub(super) fn end(&mut self, pids: &[i32], signal: Signal) -> anyhow::Result<()> {
-        let mut left: Vec<(i32, u64)> =
-            pids.iter().filter_map(|&pid| Some((pid, start_time(pid)?))).collect();
+        let mut left: Vec<(i32, u64)> = pids
+            .iter()
+            .filter_map(|&pid| Some((pid, start_time(pid)?)))
+            .collect();
         for (signal, patience) in [(signal, TERMINATION), (Signal::SIGKILL, TERMINATION)] {
             for &(pid, _) in &left {
                 // It may have gone by itself.
@@ -112,12 +121,16 @@ impl Processes {
                 return Ok(());
             }
         }
-        bail!("process {} does not end, not even by SIGKILL", left.first().map_or(0, |&(pid, _)| pid))
+        bail!(
+            "process {} does not end, not even by SIGKILL",
+            left.first().map_or(0, |&(pid, _)| pid)
+        )
     }
 
     /// Takes note of children that have ended.
     fn reap(&mut self) {
-        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        self.children
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
     fn record(&self, name: &str) -> PathBuf {
@@ -147,7 +160,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log");
         let mut processes = Processes::in_directory(directory.path().into());
-        let pid = processes.start("sleeper", Command::new("sleep").arg("60"), &log, true).unwrap();
+        let pid = processes
+            .start("sleeper", Command::new("sleep").arg("60"), &log, true)
+            .unwrap();
         assert_eq!(processes.running("sleeper"), Some(pid));
 
         // The same pid, but not the same process.

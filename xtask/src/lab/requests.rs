@@ -62,12 +62,19 @@ impl Lab {
         let mut curl = self.curl(address)?;
         curl.args(["--header", "Connection: close", "--write-out", REPORT]);
         curl.arg(format!("https://{SITE}/request/[1-{count}]"));
-        let output = curl.stdin(Stdio::null()).output().context("cannot run curl; is it installed?")?;
+        let output = curl
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot run curl; is it installed?")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let requests = read_answers(&text, &Node::Client.address().to_string());
         if requests.answers.len() + requests.failures.len() != count as usize {
             let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{} did not report on {count} requests: {}", shown(&curl), said.trim());
+            bail!(
+                "{} did not report on {count} requests: {}",
+                shown(&curl),
+                said.trim()
+            );
         }
         Ok(requests)
     }
@@ -80,7 +87,14 @@ impl Lab {
     /// curl on the client, which finds the site at this address and trusts the lab's authority only; arguments follow.
     pub fn curl(&self, address: Ipv4Addr) -> anyhow::Result<std::process::Command> {
         let mut curl = self.command(Node::Client, "curl")?;
-        curl.args(["--silent", "--show-error", "--http1.1", "--max-time", "5", "--cacert"]);
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--http1.1",
+            "--max-time",
+            "5",
+            "--cacert",
+        ]);
         curl.arg(self.file("ca.pem"));
         for port in [80, 443] {
             curl.args(["--resolve", &format!("{SITE}:{port}:{address}")]);
@@ -100,7 +114,9 @@ fn read_answers(text: &str, client: &str) -> Requests {
         };
         match judge(&report, &std::mem::take(&mut body), client) {
             Ok(answer) => requests.answers.push(answer),
-            Err(reason) => requests.failures.push(format!("request {}: {reason}", report.urlnum + 1)),
+            Err(reason) => requests
+                .failures
+                .push(format!("request {}: {reason}", report.urlnum + 1)),
         }
     }
     requests
@@ -108,13 +124,19 @@ fn read_answers(text: &str, client: &str) -> Requests {
 
 fn judge(report: &Report, body: &str, client: &str) -> Result<Answer, String> {
     if report.exitcode != 0 {
-        return Err(report.errormsg.clone().unwrap_or_else(|| format!("curl: {}", report.exitcode)));
+        return Err(report
+            .errormsg
+            .clone()
+            .unwrap_or_else(|| format!("curl: {}", report.exitcode)));
     }
     if report.http_code != 200 {
         return Err(format!("HTTP {}", report.http_code));
     }
     if report.ssl_verify_result != 0 {
-        return Err(format!("the certificate was not verified ({})", report.ssl_verify_result));
+        return Err(format!(
+            "the certificate was not verified ({})",
+            report.ssl_verify_result
+        ));
     }
     if report.num_connects != 1 {
         return Err("it did not open a connection of its own".to_owned());
@@ -122,7 +144,10 @@ fn judge(report: &Report, body: &str, client: &str) -> Result<Answer, String> {
     let answer: Answer =
         serde_json::from_str(body).map_err(|error| format!("no answer of the application: {error}"))?;
     if answer.client.as_deref() != Some(client) {
-        return Err(format!("the server saw the client as {:?}, not as {client}", answer.client));
+        return Err(format!(
+            "the server saw the client as {:?}, not as {client}",
+            answer.client
+        ));
     }
     Ok(answer)
 }

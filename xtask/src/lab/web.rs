@@ -53,7 +53,8 @@ impl Lab {
         let mut command = self.command(node, &self.options.binaries.xtask)?;
         command.args(["lab-app", "--name", node.name(), "--listen", APP]);
         let log = self.web(node).app_log();
-        self.processes.start(&name, &mut command, &log, !self.options.keep)?;
+        self.processes
+            .start(&name, &mut command, &log, !self.options.keep)?;
         self.wait_for_process(&name, &log, |lab| lab.can_connect(node, APP))
     }
 
@@ -75,7 +76,8 @@ impl Lab {
         let (program, arguments) = line.split_first().context("the nginx command is empty")?;
         let mut command = self.command(node, program)?;
         command.args(arguments);
-        self.processes.start(&name, &mut command, &web.error_log(), !self.options.keep)?;
+        self.processes
+            .start(&name, &mut command, &web.error_log(), !self.options.keep)?;
         self.wait_for_process(&name, &web.error_log(), |_| match fs::metadata(&pid_file) {
             Ok(file) if file.len() > 0 => Ok(()),
             _ => Err(format!("it has not written {}", pid_file.display())),
@@ -100,6 +102,8 @@ impl Lab {
             let address: SocketAddr = address.parse()?;
             Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1))?)
         });
-        connected.map(drop).map_err(|error| format!("{address} from {node}: {error:#}"))
+        connected
+            .map(drop)
+            .map_err(|error| format!("{address} from {node}: {error:#}"))
     }
 }
