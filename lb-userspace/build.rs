@@ -1,6 +1,9 @@
 //! Puts the kernel program, which `cargo xtask build` builds first, where `lbd` embeds it.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=LB_EBPF_OBJECT");
@@ -17,5 +20,6 @@ fn main() {
 }
 
 fn default_object() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/ebpf/bpfel-unknown-none/bpf/lb-ebpf")
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).join("target/ebpf/bpfel-unknown-none/bpf/lb-ebpf")
 }

@@ -11,7 +11,9 @@
 pub mod app;
 pub mod bench_command;
 pub mod build_command;
+pub mod ci_command;
 pub mod ebpf;
+pub mod interrupt;
 pub mod lab;
 pub mod lab_command;
 pub mod linker;
@@ -24,6 +26,8 @@ pub mod setup;
 pub mod signals;
 pub mod site_bench;
 pub mod sudo;
+pub mod tally;
+pub mod test_command;
 pub mod toolchain;
 pub mod userspace;
 pub mod workspace;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{app, bench_command, build_command, lab_command, run_command, setup};
+use xtask::{app, bench_command, build_command, ci_command, lab_command, run_command, setup, test_command};
 
 /// Build, run, measure and test the load balancer.
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Command {
     Run(run_command::Args),
     Lab(lab_command::Args),
     Bench(bench_command::Args),
+    Test(test_command::Args),
+    Ci(ci_command::Args),
     #[command(hide = true)]
     LabApp(app::Args),
 }
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run_command::run(&args),
         Command::Lab(args) => lab_command::run(&args),
         Command::Bench(args) => bench_command::run(&args),
+        Command::Test(args) => test_command::run(&args),
+        Command::Ci(args) => ci_command::run(&args),
         Command::LabApp(args) => app::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     path::Path,
     process::Stdio,
-    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context, Result, bail};
@@ -91,45 +90,55 @@ for package in "$@"; do
 done
 "#;
 
-static LISTS_ARE_FRESH: AtomicBool = AtomicBool::new(false);
+/// The distribution's package manager, with the right to use it.
+pub struct Installer {
+    lists_are_fresh: bool,
+}
 
-/// Installs these packages as root.
-///
-/// # Errors
-/// When there is no apt, no way to become root, or apt fails; the message says what to run by hand.
-pub fn install(packages: &[String]) -> Result<()> {
-    let by_hand = by_hand(packages);
-    if process::find("apt-get").is_none() {
-        bail!(
-            "this is no system with apt: please install what these Debian packages contain: {}",
-            packages.join(" ")
-        );
+impl Installer {
+    /// # Errors
+    /// When there is no apt, or no way to become root.
+    pub fn new() -> Result<Self> {
+        if process::find("apt-get").is_none() {
+            bail!(
+                "this system has no apt, so please install what these Debian packages contain by its own means"
+            );
+        }
+        sudo::as_root("sh", &[])?;
+        Ok(Self {
+            lists_are_fresh: false,
+        })
     }
-    let environment = [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())];
-    let mut command = sudo::as_root("sh", &environment).with_context(|| by_hand.clone())?;
-    println!("installing {} ...", packages.join(" "));
 
-    let log = workspace::tools().join("apt.log");
-    fs::create_dir_all(workspace::tools()).context("cannot create target/tools")?;
-    let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let update = if LISTS_ARE_FRESH.load(Ordering::Relaxed) {
-        "-"
-    } else {
-        "update"
-    };
-    let status = command
-        .args(["-c", INSTALL, "sh", update])
-        .args(packages)
-        .stdin(Stdio::null())
-        .stderr(file.try_clone().context("cannot share the log")?)
-        .stdout(file)
-        .status()
-        .context("cannot start apt-get")?;
-    if !status.success() {
-        bail!("apt-get failed:\n{}\n{by_hand}", last_lines(&log));
+    /// Installs these packages. What apt says goes to a log.
+    ///
+    /// # Errors
+    /// When apt fails, with the end of the log.
+    pub fn install(&mut self, packages: &[String]) -> Result<()> {
+        println!("installing {} ...", packages.join(" "));
+        let log = workspace::tools().join("apt.log");
+        fs::create_dir_all(workspace::tools()).context("cannot create target/tools")?;
+        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let environment = [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())];
+        let update = if self.lists_are_fresh { "-" } else { "update" };
+        let status = sudo::as_root("sh", &environment)?
+            .args(["-c", INSTALL, "sh", update])
+            .args(packages)
+            .stdin(Stdio::null())
+            .stderr(file.try_clone().context("cannot share the log")?)
+            .stdout(file)
+            .status()
+            .context("cannot start apt-get")?;
+        if !status.success() {
+            bail!(
+                "apt-get failed ({status}):\n{}{}",
+                last_lines(&log),
+                by_hand(packages)
+            );
+        }
+        self.lists_are_fresh = true;
+        Ok(())
     }
-    LISTS_ARE_FRESH.store(true, Ordering::Relaxed);
-    Ok(())
 }
 
 /// What someone who may become root should type.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     linker::{self, Linker},
-    packages,
+    packages::{self, Installer},
     toolchain::Toolchain,
 };
 
@@ -77,11 +77,12 @@ fn install_missing(needs: Needs) -> Result<()> {
         if missing.has_all_packages() {
             return Ok(());
         }
+        let mut installer = Installer::new().with_context(|| missing.advice())?;
         if !missing.lab.is_empty() {
-            packages::install(&missing.lab)?;
+            installer.install(&missing.lab)?;
         }
         if !missing.compiler.is_empty() {
-            packages::install(&missing.compiler).with_context(|| WITHOUT_APT.to_owned())?;
+            installer.install(&missing.compiler).context(WITHOUT_APT)?;
         }
     }
     let missing = Missing::survey(needs);

@@ -1,0 +1,73 @@
+//! What a test may need of the machine, and how to find out whether it is there.
+
+use std::{fmt, thread};
+
+use aya::{maps::MapType, sys::is_map_supported};
+use nix::sched::{CloneFlags, unshare};
+use xtask::{process, test_command};
+
+/// Something without which a test cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requirement {
+    /// Effective user id 0.
+    Root,
+    /// The kernel lets us create BPF maps.
+    Bpf,
+    /// The kernel lets us create network namespaces.
+    NetworkNamespaces,
+    /// A program of this name, on the `PATH` or among the system's own.
+    Program(&'static str),
+    /// `--full` was given: the test takes minutes.
+    Full,
+}
+
+/// Why a test cannot run here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// What is missing, in words.
+    pub reason: String,
+    /// It was left out by choice, and not because this machine lacks something.
+    pub by_choice: bool,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.reason)
+    }
+}
+
+/// Checks one requirement.
+///
+/// # Errors
+/// When it is not met.
+pub fn needs(requirement: Requirement) -> Result<(), Skip> {
+    let (is_met, reason) = match requirement {
+        Requirement::Root => (nix::unistd::geteuid().is_root(), "needs root".to_owned()),
+        Requirement::Bpf => {
+            let supported = matches!(is_map_supported(MapType::Array), Ok(true));
+            (supported, "may not create BPF maps here".to_owned())
+        }
+        Requirement::NetworkNamespaces => {
+            (can_unshare(), "may not create network namespaces here".to_owned())
+        }
+        Requirement::Program(name) => (process::find(name).is_some(), format!("{name} is not installed")),
+        Requirement::Full => {
+            let is_full = std::env::var_os(test_command::FULL).is_some();
+            (is_full, "takes minutes; runs with --full".to_owned())
+        }
+    };
+    if is_met {
+        return Ok(());
+    }
+    Err(Skip {
+        reason,
+        by_choice: requirement == Requirement::Full,
+    })
+}
+
+/// Tries it in a thread of its own, which takes the new namespace with it.
+fn can_unshare() -> bool {
+    thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok())
+        .join()
+        .unwrap_or(false)
+}

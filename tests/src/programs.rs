@@ -1,0 +1,36 @@
+//! The programs under test, as `cargo xtask test` built them.
+
+use std::{env, path::PathBuf};
+
+use anyhow::{Context, Result};
+use xtask::test_command::{LBCTL, LBD, OBJECTS};
+
+/// The daemon.
+///
+/// # Errors
+/// When the harness was not started by `cargo xtask test`.
+pub fn lbd() -> Result<PathBuf> {
+    from_environment(LBD)
+}
+
+/// The control tool.
+///
+/// # Errors
+/// When the harness was not started by `cargo xtask test`.
+pub fn lbctl() -> Result<PathBuf> {
+    from_environment(LBCTL)
+}
+
+/// An object of the kernel crate, by the name of its binary there (`lb-ebpf` is the load balancer).
+///
+/// # Errors
+/// When the harness was not started by `cargo xtask test`.
+pub fn object(name: &str) -> Result<PathBuf> {
+    from_environment(OBJECTS).map(|directory| directory.join(name))
+}
+
+fn from_environment(name: &str) -> Result<PathBuf> {
+    env::var_os(name)
+        .map(PathBuf::from)
+        .with_context(|| format!("{name} is not set: run the tests with `cargo xtask test`"))
+}

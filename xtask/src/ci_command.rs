@@ -1,0 +1,85 @@
+//! `cargo xtask ci`: everything that has to hold before a change is merged.
+
+use std::{
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::Result;
+
+use crate::{
+    ebpf, process,
+    setup::{self, Needs},
+    test_command,
+};
+
+/// Check formatting, lints and documentation, then run all the tests
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    test: test_command::Args,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// With the first check that fails.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let toolchain = setup::ensure(Needs::Lab)?;
+
+    if has_rustfmt() {
+        step("formatting", process::cargo().args(["fmt", "--all", "--check"]))?;
+    } else {
+        println!("== formatting: SKIPPED, this cargo has no rustfmt");
+    }
+
+    // The build script of lb-userspace wants the object, even for a check.
+    ebpf::build(&ebpf::Options::default())?;
+    step(
+        "lints",
+        process::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    )?;
+    match toolchain.clippy() {
+        Some(mut clippy) => {
+            ebpf::configure(&mut clippy, &toolchain)?;
+            step(
+                "lints of the kernel program",
+                clippy.args(["--", "-D", "warnings"]),
+            )?;
+        }
+        None => println!(
+            "== lints of the kernel program: SKIPPED, no cargo-clippy beside {}",
+            toolchain.cargo.display()
+        ),
+    }
+    step(
+        "documentation",
+        process::cargo()
+            .args([
+                "doc",
+                "--no-deps",
+                "--package",
+                "lb-common",
+                "--package",
+                "lb-userspace",
+                "--package",
+                "xtask",
+            ])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+
+    println!("== tests");
+    test_command::run(&args.test)
+}
+
+fn has_rustfmt() -> bool {
+    process::probe(process::cargo().args(["fmt", "--version"])).is_some()
+}
+
+fn step(name: &str, command: &mut Command) -> Result<()> {
+    println!("== {name}");
+    let start = Instant::now();
+    process::run(command)?;
+    println!("   {name}: {} s", start.elapsed().as_secs());
+    Ok(())
+}
