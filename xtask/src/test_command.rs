@@ -43,6 +43,8 @@ pub const LBD: &str = "LB_LBD";
 pub const LBCTL: &str = "LB_LBCTL";
 /// For harnesses: the directory of the kernel crate's objects.
 pub const OBJECTS: &str = "LB_EBPF_DIRECTORY";
+/// For harnesses: this program, whose `lab-app` the lab starts.
+pub const XTASK: &str = "LB_XTASK";
 
 /// What of our own environment a harness under `sudo` should see.
 const PASSED_ON: [&str; 5] = ["CI", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM"];
@@ -64,6 +66,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         (LBD.to_owned(), binaries.lbd.display().to_string()),
         (LBCTL.to_owned(), binaries.lbctl.display().to_string()),
         (OBJECTS.to_owned(), objects.directory.display().to_string()),
+        (XTASK.to_owned(), env::current_exe()?.display().to_string()),
     ];
     if args.full {
         environment.push((FULL.to_owned(), "1".to_owned()));
