@@ -1,1 +1,20 @@
-//! x
+//! What the kernel program and the daemon have in common: the layout of the maps, and every piece of logic that can be
+//! written without touching a packet pointer or a map. The XDP program is glue around this crate; the crate itself runs,
+//! and is tested, on the host.
+
+#![cfg_attr(not(test), no_std)]
+
+#[cfg(not(target_arch = "bpf"))]
+extern crate alloc;
+
+pub mod abi;
+pub mod checksum;
+pub mod connection_table;
+pub mod hash;
+pub mod lookup_table;
+pub mod outcome;
+pub mod return_hop;
+pub mod tcp_state;
+pub mod tick;
+pub mod wire;
+pub mod word;

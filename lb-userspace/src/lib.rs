@@ -9,6 +9,11 @@ pub mod cli;
 pub mod config;
 pub mod handoff;
 pub mod health;
+pub mod host_checks;
 pub mod metrics;
 pub mod neighbours;
+mod netlink;
+mod task;
+#[cfg(test)]
+mod testing;
 pub mod vip;

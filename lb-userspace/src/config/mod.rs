@@ -1,12 +1,70 @@
 //! The configuration: `written` is the TOML as a person typed it, this module's types are what is left once
 //! `validate` has accepted it whole. Nothing past this module ever sees raw TOML.
 
+mod error;
+mod host;
+pub mod limits;
+pub mod rules;
+mod section;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod words;
+mod written;
+
+pub use error::{ConfigError, Problem};
+pub use host::{Host, ThisHost};
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// The file cannot be read, or is refused as by [`parse`].
+pub fn load(file: &Path, host: &dyn Host) -> Result<Config, ConfigError> {
+    let refuse = |what: String| {
+        let problem = Problem {
+            file: file.to_owned(),
+            line: None,
+            what,
+        };
+        ConfigError {
+            problems: vec![problem],
+        }
+    };
+    let bytes = host.read(file).map_err(|error| {
+        refuse(format!(
+            "cannot be read: {}; name the configuration file with --config FILE, or write it after the example lb.toml",
+            host::plain(&error)
+        ))
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| refuse("not UTF-8 text; a configuration is TOML, see the example lb.toml".to_owned()))?;
+    parse(&text, file, host)
+}
+
+/// Reads a configuration from its text; `file` stands in messages, and relative paths begin at its directory.
+///
+/// # Errors
+/// Something is wrong with it; all that is wrong is told at once, but for mistakes in TOML itself, which come one by
+/// one.
+pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Config, ConfigError> {
+    validate::validate(text, file, host)
+}
+
+impl Service {
+    /// What clients connect to; no two services have the same.
+    #[must_use]
+    pub fn endpoint(&self) -> (IpAddr, u16, Protocol) {
+        (self.vip, self.port.get(), self.protocol)
+    }
+}
 
 /// A configuration that has passed every check.
 #[derive(Debug, Clone, PartialEq, Eq)]

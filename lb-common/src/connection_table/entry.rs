@@ -1,0 +1,154 @@
+//! The two words of an entry: what it is looked up by, and what is known about it.
+
+use crate::tcp_state::State;
+use crate::tick::Tick;
+
+/// Width of a backend id; ids are 1 to 8,191, 0 means none.
+pub const BACKEND_BITS: u32 = 13;
+/// Width of a return hop's number; 0 means unknown.
+pub const HOP_BITS: u32 = 11;
+
+const BACKEND_SHIFT: u32 = 8;
+const HOP_SHIFT: u32 = BACKEND_SHIFT + BACKEND_BITS;
+const DEADLINE_SHIFT: u32 = HOP_SHIFT + HOP_BITS;
+const PORT_SHIFT: u32 = DEADLINE_SHIFT + 16;
+
+const BACKEND_MASK: u64 = (1 << BACKEND_BITS) - 1;
+const HOP_MASK: u64 = (1 << HOP_BITS) - 1;
+/// The bits that never change while a way belongs to one connection.
+const IMMUTABLE: u64 = BACKEND_MASK << BACKEND_SHIFT | 0xffff << PORT_SHIFT;
+
+/// The second word of an entry: state (8 bits), backend (13), return hop (11), deadline (16), port for full-nat (16).
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Value(pub u64);
+
+impl Value {
+    /// A way without an entry.
+    pub const EMPTY: Self = Self(0);
+    /// A way that a CPU is writing: nobody else touches it.
+    pub const BUSY: Self = Self(1);
+
+    /// An entry's value.
+    #[inline(always)]
+    pub fn new(state: State, backend: u16, hop: u16, deadline: Tick) -> Self {
+        Self(
+            state as u64
+                | (backend as u64 & BACKEND_MASK) << BACKEND_SHIFT
+                | (hop as u64 & HOP_MASK) << HOP_SHIFT
+                | (deadline.0 as u64) << DEADLINE_SHIFT,
+        )
+    }
+
+    /// Whether there is an entry, in whatever state.
+    #[inline(always)]
+    pub fn is_entry(self) -> bool {
+        self.0 & 0xff > 1
+    }
+
+    /// The state's bits; see [`State::from_bits`].
+    #[inline(always)]
+    pub fn state_bits(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// The state; an unknown one, which only a newer program could have written, counts as closed.
+    #[inline(always)]
+    pub fn state(self) -> State {
+        match self.state_bits() {
+            2 => State::SynSeen,
+            3 => State::SynAckSeen,
+            4 => State::Unconfirmed,
+            5 => State::Established,
+            6 => State::ClientFin,
+            7 => State::BackendFin,
+            8 => State::Reset,
+            _ => State::Closed,
+        }
+    }
+
+    /// The backend that has the connection.
+    #[inline(always)]
+    pub fn backend(self) -> u16 {
+        (self.0 >> BACKEND_SHIFT & BACKEND_MASK) as u16
+    }
+
+    /// The hop that the client's last packet came from.
+    #[inline(always)]
+    pub fn hop(self) -> u16 {
+        (self.0 >> HOP_SHIFT & HOP_MASK) as u16
+    }
+
+    /// When the entry is forgotten if no more packets come.
+    #[inline(always)]
+    pub fn deadline(self) -> Tick {
+        Tick((self.0 >> DEADLINE_SHIFT) as u16)
+    }
+
+    /// The same connection in another state, seen through another hop, or more recently.
+    #[inline(always)]
+    pub fn with(self, state: State, hop: u16, deadline: Tick) -> Self {
+        Self(self.0 & IMMUTABLE | Self::new(state, 0, hop, deadline).0)
+    }
+
+    /// What the key is stored XORed with. A reader that sees the key of one entry and the value of another computes a
+    /// key that is nobody's, so that the pair can be read without barriers, which BPF did not have before 6.13.
+    #[inline(always)]
+    pub fn seal(self) -> u64 {
+        (self.0 & IMMUTABLE).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+}
+
+/// The key of an IPv4 connection: client address (as in the packet), client port (as in the packet), service number.
+#[inline(always)]
+pub fn ipv4_key(client: u32, client_port: u16, service: u16) -> [u64; 1] {
+    [client as u64 | (client_port as u64) << 32 | (service as u64) << 48]
+}
+
+/// What [`ipv4_key`] packed: address and port as in the packet, service number.
+pub fn ipv4_key_parts(key: [u64; 1]) -> ([u8; 4], u16, u16) {
+    let [word] = key;
+    (
+        (word as u32).to_ne_bytes(),
+        u16::from_be((word >> 32) as u16),
+        (word >> 48) as u16,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tcp_state::STATES;
+
+    proptest! {
+        #[test]
+        fn fields_do_not_overlap(s in 0usize..8, backend in 0u16..8192, hop in 0u16..2048, deadline: u16) {
+            let value = Value::new(STATES[s], backend, hop, Tick(deadline));
+            prop_assert_eq!(value.state(), STATES[s]);
+            prop_assert_eq!(value.backend(), backend);
+            prop_assert_eq!(value.hop(), hop);
+            prop_assert_eq!(value.deadline(), Tick(deadline));
+            prop_assert!(value.is_entry());
+            let changed = value.with(STATES[7 - s], 2047 - hop, Tick(!deadline));
+            prop_assert_eq!(changed.backend(), backend);
+            prop_assert_eq!(changed.seal(), value.seal());
+            prop_assert_eq!(changed.hop(), 2047 - hop);
+            prop_assert_eq!(changed.state(), STATES[7 - s]);
+            prop_assert_eq!(changed.deadline(), Tick(!deadline));
+        }
+
+        #[test]
+        fn keys_round_trip(address: [u8; 4], port: u16, service: u16) {
+            let key = ipv4_key(u32::from_ne_bytes(address), port.to_be(), service);
+            prop_assert_eq!(ipv4_key_parts(key), (address, port, service));
+        }
+    }
+
+    #[test]
+    fn empty_and_busy_are_no_entries() {
+        assert!(!Value::EMPTY.is_entry());
+        assert!(!Value::BUSY.is_entry());
+    }
+}

@@ -1,0 +1,190 @@
+//! Small exact-match tables that user space builds and the program reads: which service a VIP's port belongs to, which
+//! backends an endpoint belongs to.
+//!
+//! A key lies in exactly one bucket of four, a cache line, whose seed the builder chooses such that no bucket overflows.
+//! So the program's work is one line and four compares, hit or miss.
+
+#[cfg(not(target_arch = "bpf"))]
+use alloc::vec::Vec;
+
+use crate::hash::Seed;
+
+/// Entries of a bucket.
+pub const ENTRIES: usize = 4;
+
+/// A cache line of entries; unused ones have key 0, which no key is.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LookupBucket {
+    keys: [u64; ENTRIES],
+    values: [u64; ENTRIES],
+}
+
+/// The key of an IPv4 endpoint; address and port as in the packet. Never 0.
+#[inline(always)]
+pub fn ipv4_endpoint(address: u32, port: u16, protocol: u8) -> u64 {
+    address as u64 | (port as u64) << 32 | (protocol as u64) << 48 | 1 << 56
+}
+
+/// The index of a key's bucket; `mask` is the number of buckets, a power of two, less one.
+#[inline(always)]
+pub fn bucket_index(seed: u64, key: u64, mask: u32) -> u32 {
+    let mixed = (key ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32 & mask
+}
+
+impl LookupBucket {
+    /// The value of a key.
+    #[inline(always)]
+    pub fn find(&self, key: u64) -> Option<u64> {
+        for i in 0..ENTRIES {
+            if self.keys[i] == key {
+                return Some(self.values[i]);
+            }
+        }
+        None
+    }
+}
+
+/// A table as the builder made it.
+#[cfg(not(target_arch = "bpf"))]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookupTable {
+    /// Chosen such that no bucket overflows.
+    pub seed: u64,
+    /// A power of two of them.
+    pub buckets: Vec<LookupBucket>,
+}
+
+/// Why no table could be built.
+#[cfg(not(target_arch = "bpf"))]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildError {
+    /// The same key twice.
+    DuplicateKey(u64),
+    /// No seed was found with this many buckets.
+    TooManyEntries {
+        /// Entries asked for.
+        entries: usize,
+        /// Buckets there may be.
+        max_buckets: usize,
+    },
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl LookupTable {
+    /// Builds a table of at most `max_buckets` (a power of two) buckets, as small as a cache likes it: at most two
+    /// entries a bucket on average.
+    ///
+    /// # Errors
+    /// A key that occurs twice, or more entries than fit.
+    pub fn build(entries: &[(u64, u64)], max_buckets: usize) -> Result<Self, BuildError> {
+        let mut keys: Vec<u64> = entries.iter().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(BuildError::DuplicateKey(pair[0]));
+        }
+        let mut size = entries.len().div_ceil(2).next_power_of_two().min(max_buckets);
+        loop {
+            for attempt in 0..32 {
+                let seed = Seed::new(attempt).hash(&[size as u64]);
+                if let Some(buckets) = Self::place(entries, size, seed) {
+                    return Ok(Self { seed, buckets });
+                }
+            }
+            size *= 2;
+            if size > max_buckets {
+                return Err(BuildError::TooManyEntries {
+                    entries: entries.len(),
+                    max_buckets,
+                });
+            }
+        }
+    }
+
+    fn place(entries: &[(u64, u64)], size: usize, seed: u64) -> Option<Vec<LookupBucket>> {
+        let mut buckets = alloc::vec![LookupBucket::default(); size];
+        for &(key, value) in entries {
+            let bucket = buckets.get_mut(bucket_index(seed, key, (size - 1) as u32) as usize)?;
+            let free = bucket.keys.iter().position(|k| *k == 0)?;
+            bucket.keys[free] = key;
+            bucket.values[free] = value;
+        }
+        Some(buckets)
+    }
+
+    /// The number of buckets less one.
+    pub fn mask(&self) -> u32 {
+        (self.buckets.len() - 1) as u32
+    }
+
+    /// The value of a key, found the way the program finds it.
+    pub fn find(&self, key: u64) -> Option<u64> {
+        self.buckets
+            .get(bucket_index(self.seed, key, self.mask()) as usize)?
+            .find(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn finds_what_was_put_in_and_nothing_else(
+            entries in prop::collection::hash_map(1u64.., any::<u64>(), 0..300),
+            others in prop::collection::vec(1u64.., 100),
+        ) {
+            let list: Vec<_> = entries.clone().into_iter().collect();
+            let table = LookupTable::build(&list, 8192).unwrap();
+            for (key, value) in &list {
+                prop_assert_eq!(table.find(*key), Some(*value));
+            }
+            for key in others {
+                prop_assert_eq!(table.find(key), entries.get(&key).copied());
+            }
+        }
+    }
+
+    #[test]
+    fn four_thousand_endpoints_in_a_row_fit() {
+        let entries: Vec<_> = (0..4096u32)
+            .map(|i| {
+                (
+                    ipv4_endpoint((0xc612_0000 + i / 4).to_be(), (443 + i as u16 % 4).to_be(), 6),
+                    u64::from(i),
+                )
+            })
+            .collect();
+        let table = LookupTable::build(&entries, 8192).unwrap();
+        assert!(
+            entries
+                .iter()
+                .all(|(key, value)| table.find(*key) == Some(*value))
+        );
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_build() {
+        assert_eq!(
+            LookupTable::build(&[(5, 1), (5, 2)], 16),
+            Err(BuildError::DuplicateKey(5))
+        );
+        let many: Vec<_> = (1..100).map(|i| (i, i)).collect();
+        assert!(matches!(
+            LookupTable::build(&many, 16),
+            Err(BuildError::TooManyEntries { entries: 99, .. })
+        ));
+    }
+
+    #[test]
+    fn an_empty_table_has_a_bucket_and_no_entries() {
+        let table = LookupTable::build(&[], 16).unwrap();
+        assert_eq!(table.buckets.len(), 1);
+        assert_eq!(table.find(1), None);
+    }
+}

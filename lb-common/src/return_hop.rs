@@ -1,0 +1,163 @@
+//! The ways back to clients: each distinct (neighbour, own address, interface) that clients' packets came from has a
+//! number of 11 bits, which a connection remembers. There are few of them: a router or two, rarely more.
+
+use crate::hash::{Seed, scale_high};
+use crate::wire::ethernet::{Ethernet, Mac};
+use crate::word::Word;
+
+/// Numbers of return hops: 1 to 2,047; 0 means unknown.
+pub const RETURN_HOPS: u32 = 1 << crate::connection_table::entry::HOP_BITS;
+/// How many places are tried before the table counts as full for a hop.
+const PROBES: u32 = 8;
+const SEED: Seed = Seed::new(0x7265_7475_726e);
+const BUSY: u64 = 1;
+
+/// Where a client's packet came from, and so where its answers go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// The neighbour's MAC address in the low 48 bits; above it the low half of the interface index.
+    neighbour: u64,
+    /// The same with the frame's destination, our own MAC address, and the high half of the interface index.
+    own: u64,
+}
+
+/// A place in the table of hops. It is written once and never changes.
+#[repr(C, align(16))]
+#[derive(Debug, Default)]
+pub struct HopSlot<W> {
+    neighbour: W,
+    own: W,
+}
+
+impl Hop {
+    /// The hop that sent a frame with these addresses through this interface.
+    #[inline(always)]
+    pub fn new(frame: Ethernet, interface_index: u32) -> Self {
+        Self {
+            neighbour: frame.source.0 | (u64::from(interface_index) & 0xffff) << 48,
+            own: frame.destination.0 | (u64::from(interface_index) >> 16) << 48,
+        }
+    }
+
+    /// The addresses of a frame on its way back.
+    #[inline(always)]
+    pub fn answer(&self) -> Ethernet {
+        const MAC: u64 = 0xffff_ffff_ffff;
+        Ethernet {
+            destination: Mac(self.neighbour & MAC),
+            source: Mac(self.own & MAC),
+        }
+    }
+
+    /// The interface.
+    #[inline(always)]
+    pub fn interface_index(&self) -> u32 {
+        (self.neighbour >> 48) as u32 | (self.own >> 48 << 16) as u32
+    }
+
+    /// The place number `attempt` where this hop may be, 1 to 2,047.
+    #[inline(always)]
+    fn place(&self, attempt: u32) -> u32 {
+        let hash = SEED.hash(&[self.neighbour, self.own]);
+        1 + (scale_high(hash, RETURN_HOPS - 1) + attempt) % (RETURN_HOPS - 1)
+    }
+}
+
+impl<W: Word> HopSlot<W> {
+    /// The hop that lives here.
+    #[inline(always)]
+    pub fn read(&self) -> Option<Hop> {
+        let neighbour = self.neighbour.load();
+        if neighbour <= BUSY {
+            return None;
+        }
+        Some(Hop {
+            neighbour,
+            own: self.own.load(),
+        })
+    }
+
+    #[inline(always)]
+    fn claim(&self, hop: &Hop) -> bool {
+        if !self.neighbour.compare_exchange(0, BUSY) {
+            return false;
+        }
+        self.own.store(hop.own);
+        self.neighbour.publish(hop.neighbour);
+        true
+    }
+}
+
+/// The number of a hop, given one if it has none; 0: all its places are taken, or another CPU is writing.
+#[inline(always)]
+pub fn intern<'a, W: Word + 'a>(hop: &Hop, slot: impl Fn(u32) -> Option<&'a HopSlot<W>>) -> u16 {
+    for attempt in 0..PROBES {
+        let place = hop.place(attempt);
+        let Some(slot) = slot(place) else { return 0 };
+        match slot.read() {
+            Some(found) if found == *hop => return place as u16,
+            Some(_) => {}
+            None => {
+                if slot.claim(hop) {
+                    return place as u16;
+                }
+            }
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    fn table() -> Vec<HopSlot<AtomicU64>> {
+        (0..RETURN_HOPS).map(|_| HopSlot::default()).collect()
+    }
+
+    fn hop(neighbour: [u8; 6], own: [u8; 6], interface_index: u32) -> Hop {
+        let frame = Ethernet {
+            destination: Mac::from_bytes(own),
+            source: Mac::from_bytes(neighbour),
+        };
+        Hop::new(frame, interface_index)
+    }
+
+    #[test]
+    fn an_answer_goes_back_where_the_question_came_from() {
+        let hop = hop([2, 0, 0, 0, 0, 9], [254; 6], 0x1234_5678);
+        assert_eq!(hop.answer().destination.to_bytes(), [2, 0, 0, 0, 0, 9]);
+        assert_eq!(hop.answer().source.to_bytes(), [254; 6]);
+        assert_eq!(hop.interface_index(), 0x1234_5678);
+    }
+
+    #[test]
+    fn the_same_hop_gets_the_same_number_and_others_get_others() {
+        let table = table();
+        let mut seen = std::collections::HashMap::new();
+        for i in 0..300u32 {
+            let [a, b, ..] = i.to_le_bytes();
+            let hop = hop([2, 0, 0, 0, a, b], [4, 0, 0, 0, 0, 1], 1 + i % 7);
+            let number = intern(&hop, |n| table.get(n as usize));
+            assert_ne!(number, 0);
+            assert_eq!(table[number as usize].read(), Some(hop));
+            assert_eq!(seen.insert(number, hop), None);
+            assert_eq!(intern(&hop, |n| table.get(n as usize)), number);
+        }
+    }
+
+    #[test]
+    fn a_full_table_says_unknown() {
+        let table = table();
+        let numbers: Vec<u16> = (0..10_000u32)
+            .map(|i| {
+                let [a, b, c, d] = i.to_le_bytes();
+                intern(&hop([2, 0, a, b, c, d], [2; 6], 3), |n| table.get(n as usize))
+            })
+            .collect();
+        assert!(numbers.contains(&0));
+        assert!(numbers.iter().all(|n| u32::from(*n) < RETURN_HOPS));
+    }
+}

@@ -1,0 +1,80 @@
+//! Everything that the program shares with the daemon. Sizes are those of the smallest table; the daemon sets the real
+//! ones when it loads the object.
+
+use aya_ebpf::Global;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, PerCpuArray};
+use lb_common::abi::{
+    BACKEND_IDS, Backend, BackendCounters, Control, ENDPOINT_BUCKETS, SERVICE_BUCKETS, SERVICE_NUMBERS,
+    SLOT_LINES, Service, ServiceState, SlotLine,
+};
+use lb_common::connection_table::Bucket;
+use lb_common::hash::Seed;
+use lb_common::lookup_table::LookupBucket;
+use lb_common::outcome::Outcome;
+use lb_common::return_hop::{HopSlot, RETURN_HOPS};
+
+use crate::word::SharedWord;
+
+/// `BPF_F_MMAPABLE`: the daemon reads and writes these without a system call.
+const MMAPABLE: u32 = 1 << 10;
+
+/// An array whose elements are found by an index that cannot be out of range, or whose absence is handled.
+#[inline(always)]
+pub fn element<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
+    map.get(index)
+}
+
+/// Which copy is active and how it is looked up.
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
+/// VIP endpoint → service number, both copies.
+#[map]
+pub static SERVICE_TABLE: Array<LookupBucket> = Array::with_max_entries(2 * SERVICE_BUCKETS, MMAPABLE);
+/// Backend endpoint → membership, both copies.
+#[map]
+pub static ENDPOINT_TABLE: Array<LookupBucket> = Array::with_max_entries(2 * ENDPOINT_BUCKETS, MMAPABLE);
+/// Further memberships of endpoints that serve several services, both copies; packed.
+#[map]
+pub static SIBLINGS: Array<u64> = Array::with_max_entries(2 * BACKEND_IDS, MMAPABLE);
+/// By service number, both copies.
+#[map]
+pub static SERVICES: Array<Service> = Array::with_max_entries(2 * SERVICE_NUMBERS, MMAPABLE);
+/// By backend id, both copies.
+#[map]
+pub static BACKENDS: Array<Backend> = Array::with_max_entries(2 * BACKEND_IDS, MMAPABLE);
+/// The pool of slots, both copies.
+#[map]
+pub static SLOTS: Array<SlotLine> = Array::with_max_entries(2 * SLOT_LINES, MMAPABLE);
+/// By service number; written here, and the same for both copies.
+#[map]
+pub static SERVICE_STATES: Array<ServiceState<SharedWord>> =
+    Array::with_max_entries(SERVICE_NUMBERS, MMAPABLE);
+/// IPv4 connections.
+#[map]
+pub static CONNECTIONS: Array<Bucket<SharedWord, 1>> = Array::with_max_entries(2, MMAPABLE);
+/// Where clients' packets come from.
+#[map]
+pub static RETURN_HOP_TABLE: Array<HopSlot<SharedWord>> = Array::with_max_entries(RETURN_HOPS, MMAPABLE);
+/// Packets by [`Outcome`].
+#[map]
+pub static OUTCOME_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT as u32, 0);
+/// By backend id.
+#[map]
+pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters> = PerCpuArray::with_max_entries(BACKEND_IDS, 0);
+
+/// Buckets of [`CONNECTIONS`].
+#[unsafe(no_mangle)]
+pub static CONNECTION_BUCKETS: Global<u32> = Global::new(2);
+/// Places connections; secret, made with the table.
+#[unsafe(no_mangle)]
+pub static TABLE_SEED: Global<Seed> = Global::new(Seed::new(0));
+/// Chooses backends where no entry says which; the same on every balancer of a fleet.
+#[unsafe(no_mangle)]
+pub static SELECTION_SEED: Global<Seed> = Global::new(Seed::new(0));
+/// A tick is `1 << TICK_SHIFT` jiffies.
+#[unsafe(no_mangle)]
+pub static TICK_SHIFT: Global<u32> = Global::new(10);
+/// Whether answers go back where the client's last packet came from (1), or where the routing table says (0).
+#[unsafe(no_mangle)]
+pub static LEARN_RETURN_HOPS: Global<u8> = Global::new(1);

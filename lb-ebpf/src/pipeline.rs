@@ -1,0 +1,375 @@
+//! The stages of a packet's life, in order.
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::abi::{Backend, Membership, Service};
+use lb_common::connection_table::entry::ipv4_key;
+use lb_common::connection_table::{Home, Inserted, Value, Way};
+use lb_common::outcome::Outcome;
+use lb_common::return_hop::HopSlot;
+use lb_common::tcp_state::{Sender, State};
+use lb_common::wire::Frame as _;
+use lb_common::word::Word as _;
+
+use crate::connection_table::{self, hop_slot};
+use crate::forward::{Route, Verdict, route};
+use crate::maps::{SERVICE_STATES, element};
+use crate::packet::Packet;
+use crate::parse::{Segment, parse};
+use crate::refuse::answer_with_rst;
+use crate::service_lookup::Tables;
+use crate::word::SharedWord;
+use crate::{backend_choice, counters, rewrite};
+
+/// How often another slot is tried when a shared endpoint collides.
+const CHOICES: u32 = 4;
+/// For how many ticks after an untracked connection answers without an entry are rewritten: about half a minute.
+const UNTRACKED_TICKS: u16 = 8;
+
+type Entry = (&'static Way<SharedWord, 1>, Value);
+
+/// Decides about a packet and changes it accordingly.
+#[inline(always)]
+pub fn run(context: &XdpContext) -> Verdict {
+    judge(context).unwrap_or_else(Verdict::from)
+}
+
+#[inline(always)]
+fn judge(context: &XdpContext) -> Result<Verdict, Outcome> {
+    let segment = parse(&Packet::of(context))?;
+    let tables = Tables::active()?;
+    if let Some(service) = tables.service_number(segment.ipv4.destination, segment.tcp.destination_port) {
+        return from_client(context, &segment, &tables, service);
+    }
+    if let Some(membership) = tables.membership(segment.ipv4.source, segment.tcp.source_port) {
+        return from_backend(context, &segment, &tables, membership);
+    }
+    Err(Outcome::NotOurs)
+}
+
+#[inline(always)]
+fn is_forwardable(segment: &Segment) -> Result<(), Outcome> {
+    if segment.ipv4.time_to_live <= 1 {
+        Err(Outcome::TimeToLiveOver)
+    } else {
+        Ok(())
+    }
+}
+
+/// A packet to a service: it keeps its backend, or gets one.
+#[inline(always)]
+fn from_client(
+    context: &XdpContext,
+    segment: &Segment,
+    tables: &Tables,
+    number: u16,
+) -> Result<Verdict, Outcome> {
+    let key = ipv4_key(segment.ipv4.source, segment.tcp.source_port, number);
+    let home = connection_table::home(&key)?;
+    let found = home.find(&key);
+    if let Some(entry) = found
+        && let Some(backend) = keeps(tables, segment, entry.1)
+    {
+        is_forwardable(segment)?;
+        if backend.flags & Backend::RESET != 0 {
+            let closed = entry.1.with(State::Closed, entry.1.hop(), entry.1.deadline());
+            entry.0.update(entry.1, closed);
+            return Err(answer_with_rst(context, segment, Outcome::ResetBackendDown));
+        }
+        let hop = return_hop(context, segment, entry.1.hop());
+        connection_table::note(
+            &home,
+            &key,
+            entry,
+            backend,
+            (Sender::Client, segment.tcp.flags),
+            hop,
+        );
+        return to_backend(context, segment, entry.1.backend(), backend, Outcome::ToBackend);
+    }
+    let (id, outcome) = match decide(context, segment, tables, number, &home, &key, found) {
+        Ok(decided) => decided,
+        Err(Outcome::RefusedNoBackend) => {
+            return Err(answer_with_rst(context, segment, Outcome::RefusedNoBackend));
+        }
+        Err(outcome) => return Err(outcome),
+    };
+    let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
+    to_backend(context, segment, id, backend, outcome)
+}
+
+/// The backend of a known connection, unless this is a new connection from the same port, or its backend cannot take a
+/// new one, or is gone.
+#[inline(always)]
+fn keeps(tables: &Tables, segment: &Segment, value: Value) -> Option<&'static Backend> {
+    let backend = tables.backend(value.backend())?;
+    if segment.tcp.flags.opens() && (value.state().is_over() || backend.flags & Backend::UP == 0) {
+        return None;
+    }
+    Some(backend)
+}
+
+#[inline(always)]
+fn return_hop(context: &XdpContext, segment: &Segment, known: u16) -> u16 {
+    connection_table::return_hop(&segment.ethernet, context.ingress_ifindex() as u32, known)
+}
+
+/// Chooses a backend and remembers it, in the place of `old` if the client's port had a connection before.
+#[inline(always)]
+fn decide(
+    context: &XdpContext,
+    segment: &Segment,
+    tables: &Tables,
+    number: u16,
+    home: &Home<'static, SharedWord, 1>,
+    key: &[u64; 1],
+    old: Option<Entry>,
+) -> Result<(u16, Outcome), Outcome> {
+    let service = tables.service(number)?;
+    if service.flags & Service::LEAVING != 0 {
+        return Err(Outcome::NotOurs);
+    }
+    if segment.ipv4.first_fragment {
+        return Err(Outcome::FragmentOfService);
+    }
+    is_forwardable(segment)?;
+    if service.slots == 0 {
+        return Err(Outcome::RefusedNoBackend);
+    }
+    let opens = segment.tcp.flags.opens();
+    if !opens && segment.tcp.flags.resets() {
+        // The end of a connection that is not known: nothing to remember.
+        return Ok((
+            backend_choice::by_hash(tables, service, key)?,
+            Outcome::ToBackendAtRisk,
+        ));
+    }
+    let id = choose(segment, tables, service, number, key)?;
+    let (state, outcome) = if opens {
+        (State::SynSeen, Outcome::ToBackend)
+    } else {
+        (State::Unconfirmed, Outcome::ToBackendAtRisk)
+    };
+    let now = connection_table::now();
+    let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
+    let deadline = now.after(backend.timeout(state.timeout_class()));
+    let value = Value::new(state, id, return_hop(context, segment, 0), deadline);
+    let inserted = match old {
+        Some((way, before)) if way.replace(before, key, value) => Inserted::Stored,
+        // Another CPU has just changed the entry: whatever it decided holds.
+        Some(_) => match home.find(key) {
+            Some((way, value)) => Inserted::Exists(way, value),
+            None => home.insert(key, value, now),
+        },
+        None => home.insert(key, value, now),
+    };
+    match inserted {
+        Inserted::Stored | Inserted::StoredEvicting => {
+            if opens {
+                counters::opened(id);
+            }
+            Ok((id, outcome))
+        }
+        Inserted::Exists(_, value) => Ok((value.backend(), outcome)),
+        Inserted::Full => {
+            let state = element(&SERVICE_STATES, number as u32).ok_or(Outcome::Impossible)?;
+            state.untracked.store(now.0 as u64 + 1);
+            Ok((
+                backend_choice::by_hash(tables, service, key)?,
+                Outcome::ToBackendUntracked,
+            ))
+        }
+    }
+}
+
+/// A slot for a connection: the next one in the round for one that opens, the one that hashing gives for one that went on
+/// before, and another if the client's port already talks to that endpoint through another service.
+#[inline(always)]
+fn choose(
+    segment: &Segment,
+    tables: &Tables,
+    service: &Service,
+    number: u16,
+    key: &[u64; 1],
+) -> Result<u16, Outcome> {
+    if !segment.tcp.flags.opens() {
+        return backend_choice::by_hash(tables, service, key);
+    }
+    for _ in 0..CHOICES {
+        let id = backend_choice::by_cursor(tables, service, number)?;
+        let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
+        if backend.flags & Backend::SHARED == 0
+            || !backend_choice::collides(tables, number, id, segment.ipv4.source, segment.tcp.source_port)
+        {
+            return Ok(id);
+        }
+    }
+    Err(Outcome::SharedEndpointCollision)
+}
+
+#[inline(always)]
+fn to_backend(
+    context: &XdpContext,
+    segment: &Segment,
+    id: u16,
+    backend: &Backend,
+    outcome: Outcome,
+) -> Result<Verdict, Outcome> {
+    let packet = Packet::of(context);
+    counters::to_backend(id, packet.length());
+    rewrite::to_backend(&packet, segment, backend)?;
+    if backend.interface_index != 0 {
+        rewrite::ethernet(&packet, words(&backend.ethernet))?;
+        return Ok(Verdict {
+            outcome,
+            interface_index: backend.interface_index,
+        });
+    }
+    let [a, b, c, d, ..] = backend.address;
+    let address = u32::from_ne_bytes([a, b, c, d]);
+    match route(
+        context,
+        segment.ipv4.source,
+        address,
+        segment.ipv4.total_length as u16,
+    ) {
+        Route::Known(ethernet, interface_index) => {
+            rewrite::ethernet(&packet, ethernet.to_words())?;
+            Ok(Verdict {
+                outcome,
+                interface_index,
+            })
+        }
+        Route::Kernel | Route::NotForwarded => Err(Outcome::ToBackendByKernel),
+    }
+}
+
+/// A packet from a backend's endpoint: the answer to a client, or nothing of ours.
+#[inline(always)]
+fn from_backend(
+    context: &XdpContext,
+    segment: &Segment,
+    tables: &Tables,
+    first: Membership,
+) -> Result<Verdict, Outcome> {
+    let mut membership = Some(first);
+    for _ in 0..lb_common::abi::MAX_SIBLINGS {
+        let Some(candidate) = membership else { break };
+        let key = ipv4_key(
+            segment.ipv4.destination,
+            segment.tcp.destination_port,
+            candidate.service,
+        );
+        let home = connection_table::home(&key)?;
+        if let Some(entry) = home.find(&key)
+            && entry.1.backend() == candidate.backend
+        {
+            is_forwardable(segment)?;
+            let backend = tables.backend(candidate.backend).ok_or(Outcome::Impossible)?;
+            connection_table::note(
+                &home,
+                &key,
+                entry,
+                backend,
+                (Sender::Backend, segment.tcp.flags),
+                0,
+            );
+            let hop = hop_slot(entry.1.hop() as u32).and_then(HopSlot::read);
+            return to_client(
+                context,
+                segment,
+                candidate.backend,
+                backend,
+                hop.map(|hop| Route::Known(hop.answer(), hop.interface_index())),
+                Outcome::ToClient,
+            );
+        }
+        membership = tables.next_membership(candidate);
+    }
+    untracked_from_backend(context, segment, tables, first)
+}
+
+/// An answer without an entry: only while its service has connections without entries, only from an endpoint of a single
+/// service, and never to the host itself.
+#[inline(always)]
+fn untracked_from_backend(
+    context: &XdpContext,
+    segment: &Segment,
+    tables: &Tables,
+    membership: Membership,
+) -> Result<Verdict, Outcome> {
+    let state = element(&SERVICE_STATES, membership.service as u32).ok_or(Outcome::Impossible)?;
+    let last = state.untracked.load();
+    let age = connection_table::now()
+        .0
+        .wrapping_sub((last as u16).wrapping_sub(1));
+    if last == 0 || age > UNTRACKED_TICKS || membership.next != 0 {
+        return Err(Outcome::NoConnection);
+    }
+    let backend = tables.backend(membership.backend).ok_or(Outcome::Impossible)?;
+    match route(
+        context,
+        0,
+        segment.ipv4.destination,
+        segment.ipv4.total_length as u16,
+    ) {
+        Route::NotForwarded => Err(Outcome::NoConnection),
+        known => {
+            is_forwardable(segment)?;
+            to_client(
+                context,
+                segment,
+                membership.backend,
+                backend,
+                Some(known),
+                Outcome::ToClientUntracked,
+            )
+        }
+    }
+}
+
+#[inline(always)]
+fn to_client(
+    context: &XdpContext,
+    segment: &Segment,
+    id: u16,
+    backend: &Backend,
+    way_back: Option<Route>,
+    outcome: Outcome,
+) -> Result<Verdict, Outcome> {
+    let packet = Packet::of(context);
+    counters::to_client(id, packet.length());
+    rewrite::to_client(&packet, segment, backend)?;
+    let way_back = match way_back {
+        Some(known) => known,
+        None => {
+            let [a, b, c, d, ..] = backend.vip;
+            let vip = u32::from_ne_bytes([a, b, c, d]);
+            route(
+                context,
+                vip,
+                segment.ipv4.destination,
+                segment.ipv4.total_length as u16,
+            )
+        }
+    };
+    match way_back {
+        Route::Known(ethernet, interface_index) => {
+            rewrite::ethernet(&packet, ethernet.to_words())?;
+            Ok(Verdict {
+                outcome,
+                interface_index,
+            })
+        }
+        Route::Kernel | Route::NotForwarded => Err(Outcome::ToClientByKernel),
+    }
+}
+
+#[inline(always)]
+fn words(bytes: &[u8; 12]) -> [u32; 3] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *bytes;
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+    ]
+}

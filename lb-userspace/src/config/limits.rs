@@ -1,0 +1,63 @@
+//! Ranges of what can be configured, in one place; `config/lb.toml` tells them to the operator.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Services in one file.
+pub const SERVICES: usize = 1024;
+/// Backends in one file, all services together.
+pub const BACKENDS: usize = 4096;
+/// Services that may share one backend endpoint: the data path tries so many for a reply.
+pub const SERVICES_PER_ENDPOINT: usize = 8;
+/// Entries of the connection table.
+pub const MAX_CONNECTIONS: RangeInclusive<i64> = 1024..=16_777_216;
+/// A backend's share of new connections.
+pub const WEIGHT: RangeInclusive<i64> = 0..=256;
+/// Probes in a row that change a backend's health.
+pub const PROBES_IN_A_ROW: RangeInclusive<i64> = 1..=100;
+/// HTTP statuses.
+pub const STATUS: RangeInclusive<i64> = 100..=599;
+/// A path of a Unix socket: `sun_path` is 108 bytes with the final zero (unix(7)).
+pub const SOCKET_PATH: usize = 107;
+
+/// A range of times, with the words that tell it.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// The shortest.
+    pub least: Duration,
+    /// The longest.
+    pub most: Duration,
+    /// `5s to 24h`.
+    pub words: &'static str,
+}
+
+/// Idle timeouts of connections.
+pub const CONNECTION_TIMEOUT: Times = Times {
+    least: Duration::from_secs(5),
+    most: Duration::from_secs(86_400),
+    words: "5s to 24h",
+};
+/// Interval and timeout of probes.
+pub const PROBE: Times = Times {
+    least: Duration::from_millis(10),
+    most: Duration::from_secs(3600),
+    words: "10ms to 1h",
+};
+/// Jitter of probes; at most the interval, too.
+pub const JITTER: Times = Times {
+    least: Duration::ZERO,
+    most: Duration::from_secs(3600),
+    words: "0s to 1h",
+};
+/// Keep-alive and drain times of the site.
+pub const SITE_TIME: Times = Times {
+    least: Duration::from_secs(1),
+    most: Duration::from_secs(3600),
+    words: "1s to 1h",
+};
+/// `max-age` of Strict-Transport-Security; 0 makes browsers forget it (RFC 6797, 6.1.1).
+pub const HSTS: Times = Times {
+    least: Duration::ZERO,
+    most: Duration::from_secs(3650 * 86_400),
+    words: "0s to 3650d",
+};

@@ -1,0 +1,200 @@
+//! What single values must look like. Each rule is pure and says what is wrong and what is allowed, so that the API
+//! refuses with the same words as the file.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The name of a service, a backend or a web server.
+///
+/// # Errors
+/// What is allowed, in words.
+pub fn name(text: &str) -> Result<(), String> {
+    let right = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(1..=63).contains(&text.len()) || !text.bytes().all(right) {
+        return Err("a name is 1 to 63 letters, digits, dots, underscores and hyphens".to_owned());
+    }
+    Ok(())
+}
+
+/// A service's address.
+///
+/// # Errors
+/// What is allowed, in words.
+pub fn vip(text: &str) -> Result<IpAddr, String> {
+    let vip = address(text)?;
+    if vip.is_ipv6() {
+        return Err("IPv6 VIPs are not supported by this release; use an IPv4 address".to_owned());
+    }
+    unicast(vip)?;
+    Ok(vip)
+}
+
+/// A backend's address, which must be of the VIP's family.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn backend_address(address: IpAddr, vip: IpAddr) -> Result<(), String> {
+    if address.is_ipv4() != vip.is_ipv4() {
+        let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
+        return Err(format!("a backend's address must be {family} like the VIP {vip}"));
+    }
+    unicast(address)
+}
+
+/// An IP address alone.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        "not an IP address; write one such as \"198.18.1.2\", without port, prefix length or host name"
+            .to_owned()
+    })
+}
+
+fn unicast(address: IpAddr) -> Result<(), String> {
+    let what = if address.is_loopback() {
+        "a loopback address"
+    } else if address.is_multicast() {
+        "a multicast address"
+    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        "the broadcast address"
+    } else if address.is_unspecified() {
+        "the unspecified address"
+    } else if matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0) {
+        "not an address of a host (0.0.0.0/8)"
+    } else {
+        return Ok(());
+    };
+    Err(format!(
+        "{what}; use a unicast address that other hosts can reach"
+    ))
+}
+
+/// Address and port of a server to connect to.
+pub(super) fn server(text: &str) -> Result<SocketAddr, String> {
+    let server = endpoint(text)?;
+    if server.ip().is_unspecified() || server.ip().is_multicast() {
+        return Err("nothing can be connected to there; name the server's own address".to_owned());
+    }
+    Ok(server)
+}
+
+/// Address and port, to connect to or to listen on.
+pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    let endpoint: SocketAddr = text.parse().map_err(|_| {
+        "not an address with a port; write \"192.0.2.1:443\" or \"[2001:db8::1]:443\", no host names"
+            .to_owned()
+    })?;
+    if endpoint.port() == 0 {
+        return Err("a port is 1 to 65535".to_owned());
+    }
+    Ok(endpoint)
+}
+
+/// A DNS name, in ASCII. Underscores are let through: some networks have them and TLS stacks take them.
+pub(super) fn dns_name(text: &str) -> Result<(), String> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(letter)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if !text.is_ascii() {
+        return Err("a DNS name is written in ASCII; use the xn-- form of this one".to_owned());
+    }
+    let last = text.rsplit('.').next().unwrap_or(text);
+    let ends_in_a_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    if text.len() > 253 || !text.split('.').all(label) || ends_in_a_number {
+        return Err("not a DNS name such as \"www.example.com\"".to_owned());
+    }
+    Ok(())
+}
+
+/// A name of the site: a DNS name, the first label of which may be `*`. Names are compared and kept in lower case.
+pub(super) fn site_name(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix("*.").unwrap_or(text);
+    dns_name(bare).map_err(|wrong| format!("{wrong} or \"*.example.com\""))?;
+    Ok(text.to_ascii_lowercase())
+}
+
+/// The name that a probe expects in a certificate: a DNS name or an IP address.
+pub(super) fn server_name(text: &str) -> Result<String, String> {
+    if text.parse::<IpAddr>().is_err() {
+        dns_name(text).map_err(|wrong| format!("{wrong}, nor an IP address"))?;
+    }
+    Ok(text.to_owned())
+}
+
+/// A Host header: a DNS name or an IP address (IPv6 in brackets), with or without a port.
+pub(super) fn host_header(text: &str) -> Result<String, String> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !text.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port_is_right = port.is_none_or(|port| {
+        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    let host_is_right = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<Ipv4Addr>().is_ok() || dns_name(host).is_ok(),
+    };
+    if !port_is_right || !host_is_right {
+        return Err(
+            "a Host header is a DNS name or an IP address (IPv6 in brackets), with or without a port, such as \
+             \"www.example.com\" or \"192.0.2.1:8080\""
+                .to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// The path that an HTTP probe asks for, query included.
+pub(super) fn probe_path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err("a path begins with /".to_owned());
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains('#') {
+        return Err(
+            "a path has no spaces, control characters, # or letters beyond ASCII; write them as %20, %23, …"
+                .to_owned(),
+        );
+    }
+    if text.len() > 2048 {
+        return Err("a path is at most 2048 bytes".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// The directory on a web server that the hand-off owns: it ends up in shell scripts and is replaced as a whole.
+pub(super) fn directory(text: &str) -> Result<String, String> {
+    let right = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
+    let Some(below_root) = text.strip_prefix('/') else {
+        return Err("must be absolute, such as \"/etc/nginx/lb\"".to_owned());
+    };
+    if !text.bytes().all(right) {
+        return Err("only letters, digits, dots, underscores, hyphens and slashes are allowed".to_owned());
+    }
+    if below_root.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err("no final slash, no // and no . or .. on the way, please".to_owned());
+    }
+    if !below_root.contains('/') || text == "/etc/nginx" {
+        return Err(
+            "the hand-off owns this directory; give it one of its own, such as \"/etc/nginx/lb\"".to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// A command or a script: something, and nothing that cannot be passed to a process.
+pub(super) fn command(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.contains('\0') {
+        return Err("must not be empty or contain a zero byte".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// As `command`, on one line.
+pub(super) fn one_line_command(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        return Err("must be one line".to_owned());
+    }
+    command(text)
+}

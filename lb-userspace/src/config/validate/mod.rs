@@ -1,0 +1,103 @@
+//! From `Written` to `Config`: every value is checked, everything that is wrong is noted, and only a file without
+//! fault becomes a configuration.
+
+mod backend;
+mod certificate;
+mod daemon;
+pub(super) mod health;
+mod service;
+mod site;
+mod site_server;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+use toml::Spanned;
+
+use super::error::ConfigError;
+use super::host::Host;
+use super::section::{Check, title};
+use super::written::{self, Table, Written};
+use super::{Config, Protocol, limits, shape};
+
+/// What one service must know of the others.
+#[derive(Default)]
+struct Across {
+    /// Services by name, with their line.
+    names: HashMap<String, usize>,
+    /// Services by what clients connect to.
+    endpoints: HashMap<(IpAddr, u16, Protocol), String>,
+    /// Every VIP of the file, those of later services included.
+    vips: HashSet<IpAddr>,
+    /// The interface that a VIP is managed on, and the service that says so.
+    managed_on: HashMap<IpAddr, (String, String)>,
+    /// How many services a backend endpoint is in.
+    shared_by: HashMap<(IpAddr, u16, Protocol), usize>,
+    /// How many backends there are in all services.
+    total_backends: usize,
+    /// Names and addresses of all backends.
+    backends: Vec<(String, IpAddr)>,
+}
+
+/// Text to configuration.
+pub(super) fn validate(text: &str, file: &Path, host: &dyn Host) -> Result<Config, ConfigError> {
+    let (written, findings) = shape::read(text);
+    let mut check = Check::new(text, file, host, findings);
+    let config = written.and_then(|written| config(&mut check, &written, file));
+    check.finish(file)?;
+    // Every check that returns nothing has said why, so that `finish` has refused.
+    config.ok_or_else(|| ConfigError { problems: Vec::new() })
+}
+
+fn config(check: &mut Check<'_>, written: &Written, file: &Path) -> Option<Config> {
+    let daemon = daemon::daemon(check, written.daemon.as_ref());
+    let listed = written.service.as_deref().unwrap_or_default();
+    let mut across = Across {
+        vips: vips(listed),
+        ..Across::default()
+    };
+
+    if listed.is_empty() {
+        let what =
+            "there is nothing to balance; write at least one, headed [[service]], with name, vip and port";
+        check.section(String::new(), 0..0).missing("service", what);
+    }
+    let mut services = Vec::new();
+    for (index, service) in listed.iter().enumerate() {
+        let name = service
+            .get_ref()
+            .name
+            .as_ref()
+            .map(|name| name.get_ref().as_str());
+        let mut section = check.section(title("service", name, index), service.span());
+        if index == limits::SERVICES {
+            section.refuse(format!(
+                "one service more than the {} that are allowed",
+                limits::SERVICES
+            ));
+        }
+        services.push(service::service(&mut section, service.get_ref(), &mut across));
+    }
+    let site = written.site.as_ref().map(|written| {
+        let mut section = check.section("site".to_owned(), written.span());
+        site::site(&mut section, written.get_ref(), &across)
+    });
+
+    Some(Config {
+        file: file.to_owned(),
+        daemon: daemon?,
+        services: services.into_iter().collect::<Option<_>>()?,
+        site: match site {
+            Some(site) => Some(site?),
+            None => None,
+        },
+    })
+}
+
+/// The addresses that will be VIPs, so far as they are addresses.
+fn vips(services: &[Spanned<Table<written::Service>>]) -> HashSet<IpAddr> {
+    let vip =
+        |service: &Spanned<Table<written::Service>>| service.get_ref().vip.as_ref()?.get_ref().parse().ok();
+    services.iter().filter_map(vip).collect()
+}
