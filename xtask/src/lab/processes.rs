@@ -91,7 +91,8 @@ impl Processes {
     pub(super) fn stop_with(&mut self, name: &str, signal: Signal) -> anyhow::Result<bool> {
         let running = self.running(name);
         if let Some(pid) = running {
-            self.end(&[pid], signal)
+            // Its whole group, which it leads: an nginx that is killed leaves its workers behind, and these listen on.
+            self.end(&members(pid), signal)
                 .with_context(|| format!("cannot stop {name}"))?;
         }
         match fs::remove_file(self.record(name)) {
@@ -139,16 +140,41 @@ impl Processes {
 }
 
 /// When a process was started, in clock ticks since boot: with the pid it names a process for ever. `None`: it is gone, or
-/// only its exit status is left. (proc(5), `/proc/pid/stat`: fields 3, state, and 22, starttime.)
+/// only its exit status is left.
 fn start_time(pid: i32) -> Option<u64> {
+    stat(pid).map(|stat| stat.started)
+}
+
+/// The processes of a process group.
+fn members(group: i32) -> Vec<i32> {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| stat(pid).is_some_and(|stat| stat.group == group))
+        .collect()
+}
+
+struct Stat {
+    group: i32,
+    started: u64,
+}
+
+/// proc(5), `/proc/pid/stat`: fields 3 (state), 5 (pgrp) and 22 (starttime).
+fn stat(pid: i32) -> Option<Stat> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the name in parentheses, which may hold anything.
     let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    match fields.next()? {
-        "Z" | "X" => None,
-        _ => fields.nth(18)?.parse().ok(),
+    let fields: Vec<&str> = fields.split(' ').collect();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return None;
     }
+    Some(Stat {
+        group: fields.get(2)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
