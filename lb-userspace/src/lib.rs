@@ -7,6 +7,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod dataplane;
 pub mod handoff;
 pub mod health;
 pub mod host_checks;
@@ -16,4 +17,5 @@ mod netlink;
 mod task;
 #[cfg(test)]
 mod testing;
+pub mod persisted;
 pub mod vip;

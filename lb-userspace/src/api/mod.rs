@@ -1,5 +1,9 @@
 //! The control API: HTTP and JSON over a Unix socket.
 
+pub mod client;
+pub(crate) mod http;
+pub mod server;
+pub mod socket;
 pub mod types;
 
 use std::future::Future;

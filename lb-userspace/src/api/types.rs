@@ -142,6 +142,7 @@ pub struct Traffic {
 
 /// `GET /v1/connections`: query parameters, all optional.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Only this service's.
     pub service: Option<String>,
@@ -203,6 +204,7 @@ pub struct Outcome {
 
 /// `POST /v1/backends`: add a backend at run time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AddBackend {
     /// The service to add it to.
     pub service: String,
@@ -212,6 +214,7 @@ pub struct AddBackend {
 
 /// `POST /v1/backends/change`: change one backend, or all of this name in every service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChangeBackend {
     /// Only in this service; `None`: in every service that has a backend of this name.
     pub service: Option<String>,
@@ -347,4 +350,12 @@ pub struct Certificate {
 pub struct Error {
     /// What is wrong, what is allowed, what to do.
     pub error: String,
+}
+
+/// The name of an enum's variant, the same in the configuration file, in the API and in everything that is shown.
+pub fn word(variant: &impl Serialize) -> String {
+    match serde_json::to_value(variant) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
 }

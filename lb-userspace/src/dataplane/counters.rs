@@ -7,7 +7,6 @@ use lb_common::outcome::{OUTCOMES, Outcome};
 use super::DataplaneError;
 
 /// The counter maps.
-#[derive(Debug)]
 pub struct Counters {
     outcomes: PerCpuArray<MapData, u64>,
     backends: PerCpuArray<MapData, [u64; 5]>,

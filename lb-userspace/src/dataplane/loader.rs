@@ -45,7 +45,6 @@ pub struct Attachment {
 }
 
 /// The loaded program and its maps. Dropping it detaches the program.
-#[derive(Debug)]
 pub struct Dataplane {
     ebpf: Ebpf,
     clock: Clock,

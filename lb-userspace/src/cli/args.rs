@@ -1,0 +1,326 @@
+//! What can be typed. Doc comments are the help.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::failure::EXIT_STATUSES;
+use crate::api::socket::DEFAULT_SOCKET;
+
+/// Looks at and steers lbd, the load balancer.
+#[derive(Debug, Parser)]
+#[command(name = "lbctl", version, after_help = EXIT_STATUSES)]
+pub(super) struct Args {
+    /// The socket on which lbd listens (daemon.socket in its configuration)
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(super) socket: PathBuf,
+    /// Print what the API says, exact and complete, as JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Everything at a glance
+    #[command(after_help = "Example:\n  lbctl status")]
+    Status,
+    /// Look at services
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Look at backends and change them
+    #[command(subcommand)]
+    Backend(BackendCommand),
+    /// Look at connections
+    #[command(subcommand)]
+    Connection(ConnectionCommand),
+    /// Packets by the decision that was made about them
+    #[command(after_help = "Example:\n  lbctl counters --all")]
+    Counters {
+        /// Those that are zero as well
+        #[arg(long)]
+        all: bool,
+    },
+    /// Make lbd read its configuration again and apply it whole, or not at all
+    #[command(after_help = "Example:\n  lbctl config check /etc/lb/lb.toml && lbctl reload")]
+    Reload,
+    /// Check configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Hand the TLS site to the web servers
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:\n  lbctl completions bash > /etc/bash_completion.d/lbctl")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Every service, a line each
+    #[command(after_help = "Example:\n  lbctl service list")]
+    List,
+    /// One service with its backends
+    #[command(after_help = "Example:\n  lbctl service show www")]
+    Show {
+        /// The service's name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BackendCommand {
+    /// Every backend, a line each
+    #[command(after_help = "Example:\n  lbctl backend list --service www")]
+    List {
+        /// Only this service's
+        #[arg(long)]
+        service: Option<String>,
+    },
+    /// Add a backend; it stays, over restarts too, until it is removed
+    #[command(after_help = "Example:\n  lbctl backend add www/web3 198.18.1.4:443 --weight 2")]
+    Add {
+        /// Service and new name: www/web3
+        #[arg(value_name = "SERVICE/NAME")]
+        name: QualifiedName,
+        /// Where it listens: 198.18.1.4:443 or [2001:db8::4]:443
+        #[arg(value_name = "ADDRESS:PORT")]
+        endpoint: Endpoint,
+        /// Share of new connections relative to the others, 0 to 256
+        #[arg(long, default_value_t = 1, value_parser = weight)]
+        weight: u16,
+    },
+    /// Take a backend out for good; it keeps the connections it has until they end
+    #[command(after_help = "Example:\n  lbctl backend remove www/web3")]
+    Remove {
+        /// The backend: web1 (in every service) or www/web1
+        name: BackendName,
+    },
+    /// Send no new connections to a backend; it keeps those it has
+    #[command(
+        after_help = "Examples:\n  lbctl backend drain web1\n  lbctl backend drain www/web1 --wait --timeout 10m"
+    )]
+    Drain {
+        /// The backend: web1 (in every service) or www/web1
+        name: BackendName,
+        /// Wait until it has no connections left
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait; the drain stays when this is over (exit status 6)
+        #[arg(long, requires = "wait", default_value = "5m", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+    },
+    /// Undo drain
+    #[command(after_help = "Example:\n  lbctl backend undrain web1")]
+    Undrain {
+        /// The backend: web1 (in every service) or www/web1
+        name: BackendName,
+    },
+    /// Treat a backend as if it had failed
+    #[command(after_help = "Example:\n  lbctl backend disable www/web1")]
+    Disable {
+        /// The backend: web1 (in every service) or www/web1
+        name: BackendName,
+    },
+    /// Undo disable
+    #[command(after_help = "Example:\n  lbctl backend enable www/web1")]
+    Enable {
+        /// The backend: web1 (in every service) or www/web1
+        name: BackendName,
+    },
+    /// Set a backend's share of new connections
+    #[command(
+        group = ArgGroup::new("to").required(true).args(["weight", "reset"]),
+        after_help = "Examples:\n  lbctl backend weight web1 3\n  lbctl backend weight web1 --reset"
+    )]
+    Weight {
+        /// The backend: web1 (in every service) or www/web1
+        name: BackendName,
+        /// Relative to the others, 0 to 256
+        #[arg(value_parser = weight)]
+        weight: Option<u16>,
+        /// Back to what the configuration file says
+        #[arg(long)]
+        reset: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConnectionCommand {
+    /// Connections in the table, a line each
+    #[command(after_help = "Example:\n  lbctl connection list --backend web1 --state established")]
+    List {
+        /// Only this service's
+        #[arg(long)]
+        service: Option<String>,
+        /// Only this backend's
+        #[arg(long)]
+        backend: Option<String>,
+        /// Only those of the client with this address
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<IpAddr>,
+        /// Only those in this state, such as established
+        #[arg(long)]
+        state: Option<String>,
+        /// At most so many; lbd's default is 1,000
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check a configuration file for use on this host, without asking or telling lbd
+    #[command(after_help = "Example:\n  lbctl config check /etc/lb/lb.toml")]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SiteCommand {
+    /// Show the nginx configuration that a hand-off would put in place
+    #[command(after_help = "Example:\n  lbctl site render --server web1")]
+    Render {
+        /// Only this web server's
+        #[arg(long, value_name = "NAME")]
+        server: Option<String>,
+    },
+    /// Hand the site to the web servers, one by one, each drained first
+    #[command(after_help = "Example:\n  lbctl site apply")]
+    Apply,
+    /// Which certificate the web servers serve
+    #[command(after_help = "Example:\n  lbctl site status")]
+    Status,
+}
+
+/// A backend as typed: `web1`, in every service, or `www/web1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BackendName {
+    pub(super) service: Option<String>,
+    pub(super) name: String,
+}
+
+impl FromStr for BackendName {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let (service, name) = match typed.split_once('/') {
+            Some((service, name)) => (Some(service), name),
+            None => (None, typed),
+        };
+        if name.is_empty() || name.contains('/') || service == Some("") {
+            return Err(
+                "expected NAME (in every service) or SERVICE/NAME, such as web1 or www/web1".to_owned(),
+            );
+        }
+        Ok(Self {
+            service: service.map(str::to_owned),
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// A backend of one service: `www/web1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct QualifiedName {
+    pub(super) service: String,
+    pub(super) name: String,
+}
+
+impl FromStr for QualifiedName {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        match typed.parse() {
+            Ok(BackendName {
+                service: Some(service),
+                name,
+            }) => Ok(Self { service, name }),
+            _ => Err("expected SERVICE/NAME, such as www/web3".to_owned()),
+        }
+    }
+}
+
+/// Where a backend listens; the port is not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) address: IpAddr,
+    pub(super) port: NonZeroU16,
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        let expected = "expected ADDRESS:PORT, such as 198.18.1.4:443 or [2001:db8::4]:443";
+        let socket: SocketAddr = typed.parse().map_err(|_| expected.to_owned())?;
+        let port = NonZeroU16::new(socket.port()).ok_or_else(|| "the port must be 1 to 65535".to_owned())?;
+        Ok(Self {
+            address: socket.ip(),
+            port,
+        })
+    }
+}
+
+fn weight(typed: &str) -> Result<u16, String> {
+    match typed.parse() {
+        Ok(weight @ 0..=256) => Ok(weight),
+        _ => Err("a weight is a whole number from 0 to 256".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn names() {
+        let name = |service: Option<&str>, name: &str| {
+            Ok(BackendName {
+                service: service.map(str::to_owned),
+                name: name.to_owned(),
+            })
+        };
+        assert_eq!("web1".parse(), name(None, "web1"));
+        assert_eq!("www/web1".parse(), name(Some("www"), "web1"));
+        for typed in ["", "/", "www/", "/web1", "a/b/c"] {
+            assert!(typed.parse::<BackendName>().is_err(), "{typed}");
+        }
+        assert!("web1".parse::<QualifiedName>().is_err());
+    }
+
+    #[test]
+    fn endpoints() {
+        let endpoint: Endpoint = "[2001:db8::4]:443".parse().unwrap();
+        assert_eq!(
+            (endpoint.address.to_string(), endpoint.port.get()),
+            ("2001:db8::4".to_owned(), 443)
+        );
+        for typed in [
+            "198.18.1.4",
+            "198.18.1.4:0",
+            "web1:443",
+            "2001:db8::4:443",
+            "198.18.1.4:65536",
+        ] {
+            assert!(typed.parse::<Endpoint>().is_err(), "{typed}");
+        }
+    }
+}

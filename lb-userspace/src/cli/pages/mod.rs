@@ -1,0 +1,5 @@
+//! Answers as pages for people.
+
+pub(super) mod site;
+pub(super) mod status;
+pub(super) mod tables;

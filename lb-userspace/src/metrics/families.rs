@@ -1,0 +1,243 @@
+//! Which metrics there are and what they are called.
+
+use std::net::SocketAddr;
+
+use super::exposition::Exposition;
+use crate::api::types::{Backend, BackendState, Counters, Service, Status, Traffic, word};
+
+/// Every metric as one text.
+pub(super) fn text(status: &Status, counters: &Counters) -> String {
+    let mut out = Exposition::default();
+    daemon(&mut out, status);
+    outcomes(&mut out, counters);
+    services(&mut out, &status.services);
+    backends(
+        &mut out,
+        status
+            .services
+            .iter()
+            .flat_map(|service| &service.backends)
+            .map(Labelled::new)
+            .collect(),
+    );
+    out.finish()
+}
+
+fn daemon(out: &mut Exposition, status: &Status) {
+    out.gauge("lb_build_info", "The daemon's version.", |family| {
+        family.sample(&[("version", &status.version)], 1);
+    });
+    out.gauge(
+        "lb_uptime_seconds",
+        "Seconds since the daemon started.",
+        |family| {
+            family.sample(&[], status.uptime_seconds);
+        },
+    );
+    out.gauge(
+        "lb_warnings",
+        "Things that will not work; lbctl status names them.",
+        |family| {
+            family.sample(&[], status.warnings.len());
+        },
+    );
+    out.gauge(
+        "lb_interface_info",
+        "Interfaces and the mode that the program is attached in.",
+        |family| {
+            for interface in &status.interfaces {
+                family.sample(&[("interface", &interface.name), ("mode", &interface.mode)], 1);
+            }
+        },
+    );
+    out.gauge("lb_table_connections", "Connections in the table.", |family| {
+        family.sample(&[], status.connections);
+    });
+    out.gauge(
+        "lb_table_max_connections",
+        "Connections that the table has room for.",
+        |family| {
+            family.sample(&[], status.max_connections);
+        },
+    );
+    out.gauge("lb_table_bytes", "Memory of the connection table.", |family| {
+        family.sample(&[], status.table_bytes);
+    });
+}
+
+fn outcomes(out: &mut Exposition, counters: &Counters) {
+    out.counter(
+        "lb_packets_total",
+        "Packets by the decision that the program came to.",
+        |family| {
+            for outcome in &counters.outcomes {
+                family.sample(
+                    &[("outcome", &outcome.name), ("action", &outcome.action)],
+                    outcome.packets,
+                );
+            }
+        },
+    );
+}
+
+fn services(out: &mut Exposition, services: &[Service]) {
+    out.gauge("lb_service_info", "What a service is.", |family| {
+        for service in services {
+            let vip = SocketAddr::new(service.vip, service.port).to_string();
+            family.sample(
+                &[
+                    ("service", &service.name),
+                    ("vip", &vip),
+                    ("protocol", &word(&service.protocol)),
+                    ("mode", &word(&service.mode)),
+                    ("scheduler", &word(&service.scheduler)),
+                ],
+                1,
+            );
+        }
+    });
+    let labelled: Vec<_> = services
+        .iter()
+        .map(|service| (vec![("service", &*service.name)], &service.traffic))
+        .collect();
+    traffic(out, "lb_service", "of a service", &labelled);
+}
+
+fn backends(out: &mut Exposition, backends: Vec<Labelled<'_>>) {
+    out.gauge(
+        "lb_backend_up",
+        "Whether a backend's probes succeed; 1 as well if it is not probed.",
+        |family| {
+            for backend in &backends {
+                let up = matches!(&*backend.backend.health.status, "up" | "unchecked");
+                family.sample(&backend.labels(), u8::from(up));
+            }
+        },
+    );
+    out.gauge(
+        "lb_backend_health_seconds",
+        "Seconds since a backend's health last changed.",
+        |family| {
+            for backend in &backends {
+                family.sample(&backend.labels(), backend.backend.health.since_seconds);
+            }
+        },
+    );
+    out.gauge(
+        "lb_backend_eligible",
+        "Whether new connections may be sent to a backend.",
+        |family| {
+            for backend in &backends {
+                family.sample(&backend.labels(), u8::from(backend.backend.eligible));
+            }
+        },
+    );
+    out.gauge(
+        "lb_backend_state",
+        "1 for the state that a backend is in, 0 for the others.",
+        |family| {
+            for backend in &backends {
+                for state in STATES {
+                    let mut labels = backend.labels();
+                    let word = word(&state);
+                    labels.push(("state", &word));
+                    family.sample(&labels, u8::from(backend.backend.state == state));
+                }
+            }
+        },
+    );
+    out.gauge(
+        "lb_backend_weight",
+        "A backend's share of new connections relative to the others.",
+        |family| {
+            for backend in &backends {
+                family.sample(&backend.labels(), backend.backend.weight);
+            }
+        },
+    );
+    out.gauge(
+        "lb_backend_overrides",
+        "Things about a backend that were changed at run time.",
+        |family| {
+            for backend in &backends {
+                family.sample(&backend.labels(), backend.backend.overrides.len());
+            }
+        },
+    );
+    let labelled: Vec<_> = backends
+        .iter()
+        .map(|backend| (backend.labels(), &backend.backend.traffic))
+        .collect();
+    traffic(out, "lb_backend", "of a backend", &labelled);
+}
+
+/// The families that services and backends share.
+fn traffic(out: &mut Exposition, prefix: &str, whose: &str, things: &[(Vec<(&str, &str)>, &Traffic)]) {
+    out.gauge(
+        &format!("{prefix}_connections"),
+        &format!("Connections {whose} in the table."),
+        |family| {
+            for (labels, traffic) in things {
+                family.sample(labels, traffic.connections);
+            }
+        },
+    );
+    out.counter(
+        &format!("{prefix}_connections_opened_total"),
+        &format!("Connections {whose} opened."),
+        |family| {
+            for (labels, traffic) in things {
+                family.sample(labels, traffic.opened);
+            }
+        },
+    );
+    let mut both_ways = |unit: &str, help: &str, count: fn(&Traffic) -> [u64; 2]| {
+        out.counter(&format!("{prefix}_{unit}_total"), help, |family| {
+            for (labels, traffic) in things {
+                for (direction, count) in ["in", "out"].into_iter().zip(count(traffic)) {
+                    let mut labels = labels.clone();
+                    labels.push(("direction", direction));
+                    family.sample(&labels, count);
+                }
+            }
+        });
+    };
+    let packets = format!("Packets {whose}, in from clients, out to clients.");
+    both_ways("packets", &packets, |traffic| {
+        [traffic.packets_in, traffic.packets_out]
+    });
+    let bytes = format!("Bytes {whose}, Ethernet header included, in from clients, out to clients.");
+    both_ways("bytes", &bytes, |traffic| [traffic.bytes_in, traffic.bytes_out]);
+}
+
+const STATES: [BackendState; 6] = [
+    BackendState::Up,
+    BackendState::Checking,
+    BackendState::Down,
+    BackendState::Draining,
+    BackendState::Disabled,
+    BackendState::Leaving,
+];
+
+/// A backend with what its labels borrow.
+struct Labelled<'a> {
+    backend: &'a Backend,
+    address: String,
+}
+
+impl<'a> Labelled<'a> {
+    fn new(backend: &'a Backend) -> Self {
+        Self {
+            backend,
+            address: SocketAddr::new(backend.address, backend.port).to_string(),
+        }
+    }
+
+    fn labels(&self) -> Vec<(&str, &str)> {
+        vec![
+            ("service", &self.backend.service),
+            ("backend", &self.backend.name),
+            ("address", &self.address),
+        ]
+    }
+}

@@ -1,0 +1,404 @@
+//! A made-up daemon that remembers what it was asked.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use lb::api::types::*;
+use lb::api::{Control, Refusal, server};
+use lb::config;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+#[derive(Clone)]
+pub(crate) struct Fake {
+    state: Arc<Mutex<State>>,
+    /// Calls under way now, and the most there ever were.
+    pub(crate) now: Arc<AtomicUsize>,
+    pub(crate) most: Arc<AtomicUsize>,
+}
+
+pub(crate) struct State {
+    pub(crate) status: Status,
+    /// What was asked, oldest first.
+    pub(crate) calls: Vec<String>,
+    /// What every change is refused with.
+    pub(crate) refusal: Option<Refusal>,
+    /// How long each call takes.
+    pub(crate) delay: Duration,
+    /// How many connections a draining backend loses each time that the backends are listed.
+    pub(crate) ending: u64,
+    /// Whether a listing finds that somebody undid the drain.
+    pub(crate) undrained: bool,
+    pub(crate) applied: bool,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            status: status(),
+            calls: Vec::new(),
+            refusal: None,
+            delay: Duration::ZERO,
+            ending: 1,
+            undrained: false,
+            applied: true,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            now: Arc::default(),
+            most: Arc::default(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// What was asked, in words.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.state().calls.clone()
+    }
+
+    async fn asked(&self, call: String) {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        let delay = self.state().delay;
+        tokio::time::sleep(delay).await;
+        self.state().calls.push(call);
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn refuse(&self) -> Result<(), Refusal> {
+        self.state().refusal.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Control for Fake {
+    async fn status(&self) -> Result<Status, Refusal> {
+        self.asked("status".to_owned()).await;
+        self.refuse()?;
+        Ok(self.state().status.clone())
+    }
+
+    async fn services(&self) -> Result<Vec<Service>, Refusal> {
+        self.asked("services".to_owned()).await;
+        Ok(self.state().status.services.clone())
+    }
+
+    async fn backends(&self) -> Result<Vec<Backend>, Refusal> {
+        self.asked("backends".to_owned()).await;
+        let mut state = self.state();
+        let (ending, undrained) = (state.ending, state.undrained);
+        for backend in state
+            .status
+            .services
+            .iter_mut()
+            .flat_map(|service| &mut service.backends)
+        {
+            if backend.state == BackendState::Draining {
+                backend.traffic.connections = backend.traffic.connections.saturating_sub(ending);
+                if undrained {
+                    backend.state = BackendState::Up;
+                }
+            }
+        }
+        Ok(state
+            .status
+            .services
+            .iter()
+            .flat_map(|service| service.backends.clone())
+            .collect())
+    }
+
+    async fn add_backend(&self, request: AddBackend) -> Result<Changed, Refusal> {
+        self.asked(serde_json::to_string(&request).unwrap()).await;
+        self.refuse()?;
+        let AddBackend { service, backend } = request;
+        let message = format!("{service}/{}: added, weight {}", backend.name, backend.weight);
+        Ok(Changed {
+            backends: Vec::new(),
+            messages: vec![message],
+        })
+    }
+
+    async fn change_backend(&self, request: ChangeBackend) -> Result<Changed, Refusal> {
+        self.asked(serde_json::to_string(&request).unwrap()).await;
+        self.refuse()?;
+        let mut state = self.state();
+        let backends = state
+            .status
+            .services
+            .iter_mut()
+            .flat_map(|service| &mut service.backends);
+        let (mut changed, mut messages) = (Vec::new(), Vec::new());
+        for backend in backends.filter(|backend| backend.name == request.name) {
+            if request
+                .service
+                .as_ref()
+                .is_some_and(|service| *service != backend.service)
+            {
+                continue;
+            }
+            if request.change == BackendChange::Drain {
+                backend.state = BackendState::Draining;
+                backend.eligible = false;
+            }
+            messages.push(format!(
+                "{}/{}: {:?}",
+                backend.service, backend.name, request.change
+            ));
+            changed.push(backend.clone());
+        }
+        if changed.is_empty() {
+            return Err(Refusal::Unknown(format!(
+                "there is no backend {:?}; backends: web1, web2",
+                request.name
+            )));
+        }
+        Ok(Changed {
+            backends: changed,
+            messages,
+        })
+    }
+
+    async fn connections(&self, filter: ConnectionFilter) -> Result<Connections, Refusal> {
+        self.asked(format!("connections {}", serde_json::to_string(&filter).unwrap()))
+            .await;
+        let connection = Connection {
+            client: "2001:db8::7".parse().unwrap(),
+            client_port: 40000,
+            service: "www".to_owned(),
+            backend: "web1".to_owned(),
+            state: "established".to_owned(),
+            expires_seconds: 7440,
+        };
+        Ok(Connections {
+            total: 12_345,
+            connections: vec![connection],
+        })
+    }
+
+    async fn counters(&self) -> Result<Counters, Refusal> {
+        self.asked("counters".to_owned()).await;
+        let outcome = |name: &str, action: &str, meaning: &str, packets| Outcome {
+            name: name.to_owned(),
+            action: action.to_owned(),
+            meaning: meaning.to_owned(),
+            packets,
+        };
+        Ok(Counters {
+            outcomes: vec![
+                outcome(
+                    "to_backend",
+                    "transmit",
+                    "Sent to the connection's backend.",
+                    9_876_543_210,
+                ),
+                outcome("malformed", "drop", "Not a whole packet.", 0),
+                outcome("not_ours", "pass", "For no service.", 7),
+            ],
+        })
+    }
+
+    async fn reload(&self) -> Result<Reloaded, Refusal> {
+        self.asked("reload".to_owned()).await;
+        self.refuse()?;
+        Ok(Reloaded {
+            changes: vec!["www/web2: weight 1 -> 2".to_owned()],
+        })
+    }
+
+    async fn site_render(&self) -> Result<SiteRender, Refusal> {
+        self.asked("site render".to_owned()).await;
+        let server = |name: &str| RenderedServer {
+            server: name.to_owned(),
+            nginx_conf: format!("server {{ # {name}\n}}\n"),
+        };
+        Ok(SiteRender {
+            servers: vec![server("web1"), server("web2")],
+        })
+    }
+
+    async fn site_apply(&self) -> Result<SiteApplied, Refusal> {
+        self.asked("site apply".to_owned()).await;
+        self.refuse()?;
+        let step = |step: &str, ok, detail: &str| SiteStep {
+            step: step.to_owned(),
+            ok,
+            detail: detail.to_owned(),
+            took: Duration::from_millis(1234),
+        };
+        let ok = self.state().applied;
+        let steps = vec![step("stage", true, "7 files"), step("test", ok, "nginx: says so")];
+        Ok(SiteApplied {
+            ok,
+            servers: vec![AppliedServer {
+                server: "web1".to_owned(),
+                ok,
+                steps,
+            }],
+        })
+    }
+
+    async fn site_status(&self) -> Result<SiteStatus, Refusal> {
+        self.asked("site status".to_owned()).await;
+        let wanted = Certificate {
+            fingerprint: "0123456789abcdef0123456789abcdef".to_owned(),
+            subject: "CN=www.foobar.com".to_owned(),
+            names: vec!["www.foobar.com".to_owned()],
+            not_after: "2027-01-01T00:00:00Z".to_owned(),
+            expires_in_seconds: 86_400 * 39,
+        };
+        let old = Certificate {
+            expires_in_seconds: -60,
+            fingerprint: "fedc".to_owned(),
+            ..wanted.clone()
+        };
+        let server = |name: &str, served: Option<Certificate>, error: Option<&str>| SiteServerStatus {
+            server: name.to_owned(),
+            current: served.as_ref() == Some(&wanted),
+            served,
+            error: error.map(str::to_owned),
+        };
+        let servers = vec![
+            server("web1", Some(wanted.clone()), None),
+            server("web2", Some(old), None),
+            server("web3", None, Some("connection refused")),
+        ];
+        Ok(SiteStatus { wanted, servers })
+    }
+}
+
+/// A fake behind a real server on a real socket, until it is dropped.
+pub(crate) struct Running {
+    pub(crate) fake: Fake,
+    pub(crate) socket: PathBuf,
+    _directory: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    pub(crate) server: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("lbd.sock");
+        let fake = Fake::new();
+        let (stop, stopped) = oneshot::channel();
+        let listener = server::bind(&socket).unwrap();
+        let server = tokio::spawn(server::serve(listener, fake.clone(), async {
+            let _ = stopped.await;
+        }));
+        Self {
+            fake,
+            socket,
+            _directory: directory,
+            stop: Some(stop),
+            server,
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.stop.take();
+    }
+}
+
+/// Two services: `www` with a backend in each interesting state, `api` with none that works.
+pub(crate) fn status() -> Status {
+    let backend =
+        |service: &str, name: &str, last: u8, state, health: &str, since_seconds, reason: &str| Backend {
+            service: service.to_owned(),
+            name: name.to_owned(),
+            address: [198, 18, 1, last].into(),
+            port: 443,
+            weight: 1,
+            state,
+            eligible: state == BackendState::Up,
+            health: Health {
+                status: health.to_owned(),
+                since_seconds,
+                reason: reason.to_owned(),
+            },
+            overrides: Vec::new(),
+            next_hop: Some("02:00:00:00:00:01 eth1".to_owned()),
+            traffic: Traffic {
+                connections: 3,
+                opened: 1_234_567,
+                packets_in: 1 << 40,
+                bytes_in: 1 << 41,
+                packets_out: 5,
+                bytes_out: 1536,
+            },
+        };
+    let service = |name: &str, vip: &str, backends| Service {
+        name: name.to_owned(),
+        vip: vip.parse().unwrap(),
+        port: 443,
+        protocol: config::Protocol::Tcp,
+        mode: config::Mode::Nat,
+        scheduler: config::Scheduler::RoundRobin,
+        when_all_down: config::WhenAllDown::Refuse,
+        on_down: config::OnDown::Keep,
+        traffic: Traffic {
+            connections: 6,
+            opened: 2_469_134,
+            ..Traffic::default()
+        },
+        backends,
+    };
+    let mut web2 = backend(
+        "www",
+        "web2",
+        3,
+        BackendState::Disabled,
+        "up",
+        11_000,
+        "HTTP 200 in 3 ms",
+    );
+    web2.overrides = vec!["disable".to_owned(), "weight 3 (file: 1)".to_owned()];
+    let nasty = "HTTP 500 \"\x1b[2J\"\nnext";
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 4242,
+        uptime_seconds: 273_600,
+        config_file: "/etc/lb/lb.toml".to_owned(),
+        interfaces: vec![
+            Interface {
+                name: "eth0".to_owned(),
+                mode: "native".to_owned(),
+            },
+            Interface {
+                name: "eth1".to_owned(),
+                mode: "generic".to_owned(),
+            },
+        ],
+        connections: 12_345,
+        max_connections: 1_000_000,
+        table_bytes: 25_165_824,
+        services: vec![
+            service(
+                "www",
+                "203.0.113.10",
+                vec![
+                    backend(
+                        "www",
+                        "web1",
+                        2,
+                        BackendState::Up,
+                        "up",
+                        11_040,
+                        "HTTP 200 in 3 ms",
+                    ),
+                    web2,
+                ],
+            ),
+            service(
+                "api",
+                "2001:db8::10",
+                vec![backend("api", "web1", 2, BackendState::Down, "down", 12, nasty)],
+            ),
+        ],
+        warnings: vec!["eth1: its driver has no native XDP".to_owned()],
+    }
+}

@@ -1,0 +1,732 @@
+//! Every command as a real process: what it prints, where, and how it ends.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use lb::api::Refusal;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::fake::{Running, status};
+
+/// How a process ended.
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn command(socket: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lbctl"));
+    command
+        .arg("--socket")
+        .arg(socket)
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null());
+    command
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm")
+        .kill_on_drop(true);
+    command
+}
+
+async fn at(socket: &Path, arguments: &str) -> Ended {
+    let output = command(socket, arguments).output().await.unwrap();
+    Ended {
+        code: output.status.code().expect("killed by a signal"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Running {
+    async fn lbctl(&self, arguments: &str) -> Ended {
+        at(&self.socket, arguments).await
+    }
+
+    /// Runs a command that must succeed quietly, and returns what it printed.
+    async fn page(&self, arguments: &str) -> String {
+        let ended = self.lbctl(arguments).await;
+        assert_eq!((ended.code, &*ended.stderr), (0, ""), "{arguments}: {ended:?}");
+        ended.stdout
+    }
+
+    async fn json(&self, arguments: &str) -> Value {
+        serde_json::from_str(&self.page(&format!("--json {arguments}")).await).unwrap()
+    }
+
+    fn last_call(&self) -> String {
+        self.fake.calls().pop().unwrap_or_default()
+    }
+}
+
+const STATUS: &str = "\
+lbd 0.1.0, process 4242, up 3d 4h, configuration /etc/lb/lb.toml
+interfaces   eth0 native, eth1 generic
+connections  12,345 of 1,000,000 (1.2 %), 24.0 MiB of memory
+
+www  203.0.113.10:443/tcp, nat, round-robin: 1 of 2 backends
+  6 connections, 2,469,134 opened, 0 B in, 0 B out
+  BACKEND  ADDRESS         STATE     WEIGHT  CONNECTIONS     OPENED  HEALTH                          CHANGED BY HAND
+  web1     198.18.1.2:443  up             1            3  1,234,567  up for 3h 4m: HTTP 200 in 3 ms
+  web2     198.18.1.3:443  disabled       1            3  1,234,567  up for 3h 3m: HTTP 200 in 3 ms  disable, weight 3 (file: 1)
+
+api  [2001:db8::10]:443/tcp, nat, round-robin: NO BACKEND, new connections are refused
+  6 connections, 2,469,134 opened, 0 B in, 0 B out
+  BACKEND  ADDRESS         STATE  WEIGHT  CONNECTIONS     OPENED  HEALTH
+  web1     198.18.1.2:443  down        1            3  1,234,567  down for 12s: HTTP 500 \"\u{fffd}[2J\"\u{fffd}next
+
+warnings
+  eth1: its driver has no native XDP
+";
+
+#[tokio::test]
+async fn status_page() {
+    let running = Running::start();
+    assert_eq!(running.page("status").await, STATUS);
+    let expected = serde_json::to_value(status()).unwrap();
+    assert_eq!(
+        running.json("status").await,
+        expected,
+        "--json is the API's type as it is"
+    );
+}
+
+#[tokio::test]
+async fn services() {
+    let running = Running::start();
+    let list = running.page("service list").await;
+    assert!(
+        list.contains(
+            "\nwww      203.0.113.10:443/tcp    nat   round-robin  1 of 2              6  2,469,134"
+        ),
+        "{list}"
+    );
+    let show = running.page("service show api").await;
+    assert!(STATUS.contains(&show), "the same as on the status page: {show}");
+    assert_eq!(running.json("service list").await.as_array().unwrap().len(), 2);
+    assert_eq!(running.json("service show www").await["vip"], "203.0.113.10");
+
+    let unknown = running.lbctl("service show nope").await;
+    assert_eq!((unknown.code, &*unknown.stdout), (4, ""));
+    assert_eq!(
+        unknown.stderr,
+        "lbctl: there is no service \"nope\"; services: www, api\n"
+    );
+}
+
+#[tokio::test]
+async fn backend_list() {
+    let running = Running::start();
+    let all = running.page("backend list").await;
+    assert_eq!(all.lines().count(), 4, "{all}");
+    assert!(
+        all.contains("2.0 TiB") && all.contains("02:00:00:00:00:01 eth1"),
+        "{all}"
+    );
+    let some = running.page("backend list --service api").await;
+    assert_eq!(some.lines().count(), 2, "{some}");
+    assert!(some.contains("api/web1"), "{some}");
+    let traffic = &running.json("backend list").await[0]["traffic"];
+    assert_eq!(traffic["bytes_in"], 1_u64 << 41, "exact");
+    assert_eq!(running.lbctl("backend list --service nope").await.code, 4);
+}
+
+#[tokio::test]
+async fn backend_changes() {
+    let running = Running::start();
+    let change =
+        |service: &str, change: &str| format!(r#"{{"service":{service},"name":"web1","change":{change}}}"#);
+    let cases = [
+        (
+            "drain web1",
+            change("null", "\"drain\""),
+            "www/web1: Drain\napi/web1: Drain\n",
+        ),
+        (
+            "drain www/web1",
+            change("\"www\"", "\"drain\""),
+            "www/web1: Drain\n",
+        ),
+        (
+            "undrain api/web1",
+            change("\"api\"", "\"undrain\""),
+            "api/web1: Undrain\n",
+        ),
+        (
+            "disable www/web1",
+            change("\"www\"", "\"disable\""),
+            "www/web1: Disable\n",
+        ),
+        (
+            "enable www/web1",
+            change("\"www\"", "\"enable\""),
+            "www/web1: Enable\n",
+        ),
+        (
+            "remove www/web1",
+            change("\"www\"", "\"remove\""),
+            "www/web1: Remove\n",
+        ),
+        (
+            "weight www/web1 0",
+            change("\"www\"", "{\"weight\":0}"),
+            "www/web1: Weight(Some(0))\n",
+        ),
+        (
+            "weight www/web1 256",
+            change("\"www\"", "{\"weight\":256}"),
+            "www/web1: Weight(Some(256))\n",
+        ),
+        (
+            "weight www/web1 --reset",
+            change("\"www\"", "{\"weight\":null}"),
+            "www/web1: Weight(None)\n",
+        ),
+    ];
+    for (typed, call, printed) in cases {
+        assert_eq!(running.page(&format!("backend {typed}")).await, printed);
+        assert_eq!(running.last_call(), call);
+    }
+    let changed = running.json("backend drain www/web1").await;
+    assert_eq!(changed["backends"][0]["state"], "draining");
+
+    let added = running
+        .page("backend add www/web3 [2001:db8::4]:443 --weight 2")
+        .await;
+    assert_eq!(added, "www/web3: added, weight 2\n");
+    assert_eq!(
+        running.last_call(),
+        r#"{"service":"www","backend":{"name":"web3","address":"2001:db8::4","port":443,"weight":2}}"#
+    );
+}
+
+#[tokio::test]
+async fn what_the_daemon_refuses() {
+    let running = Running::start();
+    let unknown = running.lbctl("backend drain nope").await;
+    assert_eq!((unknown.code, &*unknown.stdout), (4, ""));
+    assert_eq!(
+        unknown.stderr,
+        "lbctl: there is no backend \"nope\"; backends: web1, web2\n"
+    );
+    let cases = [
+        (Refusal::Invalid("a".to_owned()), 1),
+        (Refusal::Unknown("b".to_owned()), 4),
+        (Refusal::Conflict("c".to_owned()), 1),
+        (Refusal::Configuration("lb.toml:3: d\nand e".to_owned()), 5),
+        (Refusal::Failed("f".to_owned()), 1),
+    ];
+    for (refusal, code) in cases {
+        running.fake.state().refusal = Some(refusal.clone());
+        for command in [
+            "reload",
+            "backend enable web1",
+            "backend add www/web3 198.18.1.4:443",
+            "site apply",
+        ] {
+            let ended = running.lbctl(command).await;
+            assert_eq!((ended.code, &*ended.stdout), (code, ""), "{command}");
+            assert_eq!(ended.stderr, format!("lbctl: {refusal}\n"), "{command}");
+        }
+        let ended = running.lbctl("--json reload").await;
+        let error: Value = serde_json::from_str(&ended.stderr).unwrap();
+        assert_eq!(
+            (ended.code, error),
+            (code, serde_json::json!({ "error": refusal.to_string() }))
+        );
+    }
+}
+
+#[tokio::test]
+async fn usage() {
+    let nowhere = Path::new("/nonexistent/lbd.sock");
+    let wrong = [
+        ("", "Usage"),
+        ("explode", "unrecognized subcommand"),
+        ("backend add web3 198.18.1.4:443", "expected SERVICE/NAME"),
+        ("backend add www/web3 198.18.1.4", "expected ADDRESS:PORT"),
+        ("backend add www/web3 198.18.1.4:443 --weight 257", "0 to 256"),
+        ("backend weight web1", "--reset"),
+        ("backend weight web1 3 --reset", "cannot be used with"),
+        ("backend drain a/b/c", "expected NAME"),
+        ("backend drain web1 --timeout 5m", "--wait"),
+        ("backend drain web1 --wait --timeout soon", "--timeout"),
+        ("connection list --client web1", "--client"),
+        ("completions tcsh", "bash"),
+    ];
+    for (typed, words) in wrong {
+        let ended = at(nowhere, typed).await;
+        assert_eq!((ended.code, &*ended.stdout), (2, ""), "{typed}: {ended:?}");
+        assert!(ended.stderr.contains(words), "{typed}: {}", ended.stderr);
+    }
+    let help = at(nowhere, "--help").await;
+    assert_eq!((help.code, &*help.stderr), (0, ""));
+    assert!(
+        help.stdout
+            .contains("Exit status:\n  0  success\n  1  lbd refused or failed"),
+        "{}",
+        help.stdout
+    );
+    let leaves = [
+        "status",
+        "service list",
+        "service show",
+        "backend list",
+        "backend add",
+        "backend remove",
+        "backend drain",
+        "backend undrain",
+        "backend disable",
+        "backend enable",
+        "backend weight",
+        "connection list",
+        "counters",
+        "reload",
+        "config check",
+        "site render",
+        "site apply",
+        "site status",
+        "completions",
+    ];
+    for leaf in leaves {
+        let help = at(nowhere, &format!("{leaf} --help")).await;
+        assert_eq!(help.code, 0, "{leaf}");
+        let (_, example) = help
+            .stdout
+            .split_once("Example")
+            .unwrap_or_else(|| panic!("{leaf}: no example"));
+        assert!(example.contains(&format!("lbctl {leaf}")), "{leaf}: {example}");
+    }
+    let version = at(nowhere, "--version").await;
+    assert_eq!(version.stdout, format!("lbctl {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn the_daemon_is_not_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("lbd.sock");
+    let message = format!(
+        "lbctl: lbd is not running (no answer on {}): start it with \"systemctl start lbd\" or \
+         \"lbd --config /etc/lb/lb.toml\"\n",
+        socket.display()
+    );
+    let ended = at(&socket, "status").await;
+    assert_eq!(
+        (ended.code, &*ended.stdout, ended.stderr),
+        (3, "", message.clone())
+    );
+    // A socket that a dead daemon left behind.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let ended = at(&socket, "backend drain web1 --wait").await;
+    assert_eq!((ended.code, ended.stderr), (3, message));
+}
+
+#[tokio::test]
+async fn there_is_no_permission() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // Only root can become somebody else.
+    }
+    let running = Running::start();
+    let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    std::fs::set_permissions(running.socket.parent().unwrap(), open.clone()).unwrap();
+    // The build directory may be closed to others, so the process is a copy in an open one.
+    let copy = running.socket.with_file_name("lbctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_lbctl"), &copy).unwrap();
+    std::fs::set_permissions(&copy, open).unwrap();
+    for (group, who) in [(0, "root"), (1, "root or a member of group \"daemon\"")] {
+        std::os::unix::fs::chown(&running.socket, None, Some(group)).unwrap();
+        let output = Command::new(&copy)
+            .args(["--socket", running.socket.to_str().unwrap(), "status"])
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .await
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let expected = format!(
+            "no permission to talk to lbd on {}: run this as {who}\n",
+            running.socket.display()
+        );
+        assert_eq!(
+            (output.status.code(), stderr),
+            (Some(3), format!("lbctl: {expected}"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_daemon_says_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("lbd.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let started = Instant::now();
+    let ended = at(&socket, "status").await;
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(
+        ended.stderr.contains("does not answer (waited 10s"),
+        "{}",
+        ended.stderr
+    );
+    assert!((9..15).contains(&started.elapsed().as_secs()));
+}
+
+#[tokio::test]
+async fn what_answers_is_not_the_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("lbd.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let answers = [
+        "SSH-2.0-OpenSSH\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        "",
+    ];
+    for answer in answers {
+        let (ended, ()) = tokio::join!(at(&socket, "status"), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await;
+            tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
+                .await
+                .unwrap();
+        });
+        assert_eq!((ended.code, &*ended.stdout), (1, ""), "{answer}: {ended:?}");
+        assert!(
+            ended.stderr.contains("cannot understand the answer"),
+            "{answer}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[tokio::test]
+async fn drain_waits_until_the_last_connection_has_ended() {
+    let running = Running::start();
+    let printed = running.page("backend drain www/web1 --wait").await;
+    let expected = "\
+draining: www/web1 3 connections
+draining: www/web1 2 connections
+draining: www/web1 1 connection
+draining: www/web1 0 connections
+drained: no connections left
+";
+    assert_eq!(printed, expected);
+    let changed = running.json("backend drain web1 --wait").await;
+    let left: Vec<_> = changed["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| &b["traffic"]["connections"])
+        .collect();
+    assert_eq!(left, [0, 0]);
+}
+
+#[tokio::test]
+async fn drain_gives_up_and_says_what_is_left() {
+    let running = Running::start();
+    running.fake.state().ending = 0;
+    for json in ["", "--json "] {
+        let started = Instant::now();
+        let ended = running
+            .lbctl(&format!("{json}backend drain web1 --wait --timeout 700ms"))
+            .await;
+        assert_eq!(ended.code, 6, "{ended:?}");
+        assert!((700..3000).contains(&started.elapsed().as_millis()));
+        assert!(
+            ended
+                .stderr
+                .contains("gave up after 700ms: 6 connections left; the drain goes on"),
+            "{ended:?}"
+        );
+        if json.is_empty() {
+            assert_eq!(
+                ended.stdout,
+                "draining: www/web1 3 connections, api/web1 3 connections\n"
+            );
+        } else {
+            serde_json::from_str::<Value>(&ended.stdout).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn drain_notices_that_somebody_undid_it() {
+    let running = Running::start();
+    running.fake.state().undrained = true;
+    let ended = running.lbctl("backend drain www/web1 --wait").await;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(
+        ended.stderr.contains("www/web1 gets new connections again"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn connections_and_counters() {
+    let running = Running::start();
+    let list = running
+        .page("connection list --backend web1 --client 2001:db8::7 --limit 1")
+        .await;
+    let expected = "\
+CLIENT               BACKEND   STATE        EXPIRES IN
+[2001:db8::7]:40000  www/web1  established  2h 4m
+1 of 12,345; --limit shows more
+";
+    assert_eq!(list, expected);
+    assert_eq!(
+        running.last_call(),
+        r#"connections {"service":null,"backend":"web1","client":"2001:db8::7","state":null,"limit":1}"#
+    );
+    assert_eq!(
+        running.json("connection list").await["connections"][0]["client_port"],
+        40000
+    );
+
+    let counters = running.page("counters").await;
+    let expected = "\
+OUTCOME     ACTION          PACKETS  MEANING
+to_backend  transmit  9,876,543,210  Sent to the connection's backend.
+not_ours    pass                  7  For no service.
+1 more are zero; --all shows them
+";
+    assert_eq!(counters, expected);
+    let all = running.page("counters --all").await;
+    assert!(all.contains("malformed") && !all.contains("--all"), "{all}");
+    assert_eq!(
+        running.json("counters").await["outcomes"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+}
+
+#[tokio::test]
+async fn reload_and_site() {
+    let running = Running::start();
+    assert_eq!(running.page("reload").await, "www/web2: weight 1 -> 2\n");
+    assert_eq!(
+        running.page("site render --server web2").await,
+        "server { # web2\n}\n"
+    );
+    let both = running.page("site render").await;
+    assert_eq!(
+        both,
+        "# ---- web1 ----\nserver { # web1\n}\n\n# ---- web2 ----\nserver { # web2\n}\n"
+    );
+    let unknown = running.lbctl("site render --server nope").await;
+    assert_eq!((unknown.code, &*unknown.stdout), (4, ""));
+    assert_eq!(
+        unknown.stderr,
+        "lbctl: there is no web server \"nope\"; web servers: web1, web2\n"
+    );
+
+    let status = running.page("site status").await;
+    let expected = "\
+wanted  0123456789abcdef for www.foobar.com, expires in 39d 0h
+
+SERVER  STATE      CERTIFICATE         EXPIRY
+web1    current    0123456789abcdef    expires in 39d 0h
+web2    another    fedc                EXPIRED 1m 0s ago
+web3    no answer  connection refused
+";
+    assert_eq!(status, expected);
+
+    let applied = running.page("site apply").await;
+    let expected = "\
+web1  serves it
+  STEP   RESULT     TOOK  DETAIL
+  stage  ok      1.234 s  7 files
+  test   ok      1.234 s  nginx: says so
+";
+    assert_eq!(applied, expected);
+    running.fake.state().applied = false;
+    let failed = running.lbctl("site apply").await;
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(
+        failed.stdout.contains("web1  FAILED") && failed.stdout.contains("test   failed"),
+        "{failed:?}"
+    );
+    assert!(failed.stderr.contains("(failed: web1)"), "{failed:?}");
+    let failed = running.lbctl("--json site apply").await;
+    assert_eq!(
+        (
+            failed.code,
+            &serde_json::from_str::<Value>(&failed.stdout).unwrap()["ok"]
+        ),
+        (1, &Value::Bool(false))
+    );
+}
+
+#[tokio::test]
+async fn config_check_needs_no_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let nowhere = directory.path().join("lbd.sock");
+    let file = directory.path().join("lb.toml");
+    let check = format!("config check {}", file.display());
+    for text in [None, Some("[[service]\n"), Some("[daemon]\ninterfaces = []\n")] {
+        if let Some(text) = text {
+            std::fs::write(&file, text).unwrap();
+        }
+        let ended = at(&nowhere, &check).await;
+        assert_eq!((ended.code, &*ended.stdout), (5, ""), "{text:?}: {ended:?}");
+        assert!(ended.stderr.contains("lb.toml"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn config_check_accepts_what_is_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let nowhere = directory.path().join("lbd.sock");
+    let file = directory.path().join("lb.toml");
+    let text = r#"
+        [daemon]
+        interfaces = ["lo"]
+        [[service]]
+        name = "www"
+        vip = "203.0.113.10"
+        port = 443
+        [[service.backend]]
+        name = "web1"
+        address = "198.18.1.2"
+        [[service.backend]]
+        name = "web2"
+        address = "198.18.1.3"
+    "#;
+    std::fs::write(&file, text).unwrap();
+    let ended = at(&nowhere, &format!("config check {}", file.display())).await;
+    assert_eq!((ended.code, &*ended.stderr), (0, ""), "{ended:?}");
+    assert_eq!(
+        ended.stdout,
+        format!(
+            "{} is in order: 1 service, 2 backends, 0 web servers\n",
+            file.display()
+        )
+    );
+    let ended = at(&nowhere, &format!("--json config check {}", file.display())).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&ended.stdout).unwrap()["backends"],
+        2
+    );
+}
+
+#[tokio::test]
+async fn completions_are_scripts_that_their_shells_accept() {
+    let nowhere = Path::new("/nonexistent/lbd.sock");
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = at(nowhere, &format!("completions {shell}")).await;
+        assert_eq!((ended.code, &*ended.stderr), (0, ""), "{shell}");
+        assert!(
+            ended.stdout.contains("undrain") && ended.stdout.contains("lbctl"),
+            "{shell}"
+        );
+        // Where the shell is installed, it reads the script without running it.
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("lbctl");
+        std::fs::write(&script, &ended.stdout).unwrap();
+        if let Ok(output) = Command::new(shell).arg("-n").arg(&script).output().await {
+            assert!(
+                output.status.success(),
+                "{shell}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+}
+
+/// Runs a command with its output going there. (`Command::output` would put a pipe in its place.)
+async fn into(stdout: impl Into<Stdio>, mut command: Command) -> std::process::Output {
+    let child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    child.wait_with_output().await.unwrap()
+}
+
+#[tokio::test]
+async fn nobody_reads_to_the_end() {
+    let running = Running::start();
+    for arguments in ["status", "--json status", "completions bash", "--help"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = into(writer, command(&running.socket, arguments)).await;
+        assert_eq!(
+            (output.status.code(), &*output.stderr),
+            (Some(0), &b""[..]),
+            "{arguments}"
+        );
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = into(full, command(&running.socket, "status")).await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "a full disk is a failure: {stderr}"
+    );
+    assert!(stderr.contains("cannot write the output"), "{stderr}");
+}
+
+/// Runs a command on a terminal 80 columns wide and returns what the terminal got.
+async fn on_a_terminal(running: &Running, arguments: &str, environment: &[(&str, &str)]) -> String {
+    let size = nix::pty::Winsize {
+        ws_row: 24,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let terminal = nix::pty::openpty(Some(&size), None).unwrap();
+    let master: OwnedFd = terminal.master;
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut got = Vec::new();
+        // Ends with EIO when the process has closed the other end.
+        let _ = std::fs::File::from(master).read_to_end(&mut got);
+        String::from_utf8(got).unwrap()
+    });
+    let mut command = command(&running.socket, arguments);
+    let mut child = command
+        .envs(environment.iter().copied())
+        .stdout(terminal.slave)
+        .spawn()
+        .unwrap();
+    drop(command);
+    assert!(child.wait().await.unwrap().success());
+    tokio::time::timeout(Duration::from_secs(5), reading)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_terminal_gets_colour_and_fitting_lines() {
+    let running = Running::start();
+    let coloured = on_a_terminal(&running, "status", &[]).await;
+    assert!(
+        coloured.contains("\x1b[31mNO BACKEND, new connections are refused\x1b[0m"),
+        "{coloured:?}"
+    );
+    for environment in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let plain = on_a_terminal(&running, "status", &[environment]).await;
+        assert!(!plain.contains('\x1b'), "{environment:?}: {plain:?}");
+        let widest = plain
+            .lines()
+            .skip_while(|line| !line.contains("BACKEND  "))
+            .map(|line| line.chars().count())
+            .max();
+        assert!(widest.is_some_and(|widest| widest <= 100), "{plain}");
+    }
+    let json = on_a_terminal(&running, "--json status", &[]).await;
+    assert!(!json.contains('\x1b'), "{json:?}");
+}
+
+#[tokio::test]
+async fn a_terminal_gets_one_rewritten_line() {
+    let running = Running::start();
+    let got = on_a_terminal(&running, "backend drain www/web1 --wait", &[]).await;
+    let expected = "\r\x1b[Kdraining: www/web1 3 connections\r\x1b[Kdraining: www/web1 2 connections\
+                    \r\x1b[Kdraining: www/web1 1 connection\r\x1b[Kdraining: www/web1 0 connections\r\n\
+                    drained: no connections left\r\n";
+    assert_eq!(got, expected);
+}
