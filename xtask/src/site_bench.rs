@@ -64,6 +64,9 @@ pub fn run(binaries: Binaries, plan: &Plan) -> Result<()> {
     let mut options = LabOptions::new(PREFIX, binaries);
     // nginx shall not close connections for an operator's drain while we measure.
     options.keepalive_time = Duration::from_secs(3600);
+    // One web server alone can use the whole machine, or `direct` would be slower for having one and not two.
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    options.nginx_workers = u32::try_from(processors).unwrap_or(1);
     let mut lab = Lab::up(options)?;
     for node in [Node::Client, Node::Lb] {
         lab.namespace(node)
@@ -103,7 +106,7 @@ pub fn run(binaries: Binaries, plan: &Plan) -> Result<()> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    for (name, new_connections) in [("keep-alive", false), ("one per connection", true)] {
+    for (name, new_connections) in [("keep-alive", false), ("new connection", true)] {
         let medians = measure(&lab, plan, &routes, new_connections)?;
         let direct = medians.first().map_or(0.0, |figures| figures.requests_per_second);
         for (route, figures) in routes.iter().zip(medians) {
@@ -122,11 +125,10 @@ pub fn run(binaries: Binaries, plan: &Plan) -> Result<()> {
     println!("{}\n", table.trim_fmt());
     println!(
         "HTTPS, {} connections, medians of {} runs of {} s, paths taking turns. Client, balancer and servers share the\n\
-         {} CPUs of this machine; direct has one web server, the other paths have two.",
+         {processors} processors of this machine. `direct` leads to one web server, the other paths to two.",
         plan.connections,
         plan.repeat,
         plan.duration.as_secs(),
-        thread::available_parallelism().map_or(1, usize::from)
     );
     Ok(())
 }

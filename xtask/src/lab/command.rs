@@ -9,14 +9,15 @@ use anyhow::{Context, bail};
 use crate::process::shown;
 use crate::signals;
 
-/// Runs it to its end: its standard output, or an error with its standard error.
+/// Runs it to its end: its standard output, or an error with all that it printed.
 pub fn run(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| cannot_run(command))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = [output.stderr, output.stdout].concat();
+        let said = String::from_utf8_lossy(&said);
         bail!("{} failed ({}): {}", shown(command), output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 pub use balancer::{Backend, Health, Service, Status, Traffic};
 pub use certificates::{CertificateAuthority, CertificateFiles};
@@ -143,8 +143,8 @@ impl Lab {
                 &balancer::configuration(&self.directory, &self.options),
             )?;
             self.start_lbd()?;
-            self.apply_site()?;
-            self.wait_until_all_up(ALL_UP)?;
+            let served = self.apply_site().and_then(|()| self.wait_until_all_up(ALL_UP));
+            served.map_err(|error| with_log_end(&format!("{error:#}"), &self.file("lbd.log")))?;
         }
         Ok(())
     }
@@ -223,10 +223,17 @@ impl Lab {
             Ok(false) => format!("{name} ended at once"),
             Err(error) => format!("{error:#}"),
         };
-        let text = fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let end = lines[lines.len().saturating_sub(15)..].join("\n");
-        bail!("{problem}; its log ends with:\n{end}")
+        Err(with_log_end(&problem, log))
+    }
+}
+
+/// A problem with the end of the log that may explain it: the log itself goes with the lab.
+fn with_log_end(problem: &str, log: &Path) -> anyhow::Error {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.len().saturating_sub(15) {
+        _ if lines.is_empty() => anyhow!("{problem} (nothing was logged)"),
+        skipped => anyhow!("{problem}; the end of its log:\n{}", lines[skipped..].join("\n")),
     }
 }
 
