@@ -18,6 +18,9 @@ use crate::{ebpf, setup, signals, sudo, userspace};
 /// The first requests; each server must answer exactly half.
 const FIRST: u32 = 100;
 
+/// So many problems are told one by one.
+const SHOWN: usize = 10;
+
 /// Build everything, bring up the lab and watch requests being shared among two web servers
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -86,8 +89,11 @@ fn first_requests(lab: &Lab) -> Result<bool> {
         split.join(", ")
     );
     let problems = problems(lab, &requests);
-    for problem in problems.iter().take(10) {
+    for problem in problems.iter().take(SHOWN) {
         println!("  wrong: {problem}");
+    }
+    if problems.len() > SHOWN {
+        println!("  … and {} more", problems.len() - SHOWN);
     }
     if problems.is_empty() {
         let client = Node::Client.address();

@@ -35,7 +35,6 @@ pub struct Requests {
 /// What curl reports about one transfer.
 #[derive(Debug, Deserialize)]
 struct Report {
-    urlnum: u32,
     http_code: u16,
     num_connects: u32,
     ssl_verify_result: i32,
@@ -114,9 +113,10 @@ fn read_answers(text: &str, client: &str) -> Requests {
         };
         match judge(&report, &std::mem::take(&mut body), client) {
             Ok(answer) => requests.answers.push(answer),
-            Err(reason) => requests
-                .failures
-                .push(format!("request {}: {reason}", report.urlnum + 1)),
+            Err(reason) => {
+                let number = requests.answers.len() + requests.failures.len() + 1;
+                requests.failures.push(format!("request {number}: {reason}"));
+            }
         }
     }
     requests
@@ -156,7 +156,8 @@ fn judge(report: &Report, body: &str, client: &str) -> Result<Answer, String> {
 mod tests {
     use super::*;
 
-    const REPORT: &str = r#"{"urlnum":0,"http_code":200,"num_connects":1,"ssl_verify_result":0,"exitcode":0,"errormsg":null,"more":1}"#;
+    const REPORT: &str =
+        r#"{"http_code":200,"num_connects":1,"ssl_verify_result":0,"exitcode":0,"errormsg":null,"more":1}"#;
 
     fn failure_of(body: &str, report: &str) -> String {
         let requests = read_answers(&format!("{body}\n\n{report}\n"), "198.18.0.2");
