@@ -39,7 +39,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run a command on a node: `cargo xtask lab exec client -- ping 203.0.113.10`
+    /// Run a command on a node: `cargo xtask lab exec client -- curl https://www.foobar.com`
     Exec {
         /// Where
         node: Node,
@@ -94,7 +94,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             become_root()?;
             let lab = Lab::open(&args.prefix)?;
             let (program, arguments) = command.split_first().context("the command is empty")?;
-            let error = lab.command(*node, program)?.args(arguments).exec();
+            let mut here = match node {
+                Node::Client => lab.client_command(VIP, program)?,
+                _ => lab.command(*node, program)?,
+            };
+            let error = here.args(arguments).exec();
             return Err(error).with_context(|| format!("cannot run {program}"));
         }
         Command::Stop { node } => {

@@ -134,7 +134,7 @@ impl Moment {
         text.push_str(
             "\nin another terminal:\n\
              \x20 cargo xtask lab stop web1      cargo xtask lab start web1\n\
-             \x20 cargo xtask lab exec client -- ping 203.0.113.10\n\
+             \x20 cargo xtask lab exec client -- curl https://www.foobar.com\n\
              Ctrl-C takes everything down\n",
         );
         text

@@ -155,21 +155,11 @@ fn measure(lab: &Lab, plan: &Plan, routes: &[Route], new_connections: bool) -> R
     medians.collect()
 }
 
-/// Runs `wrk` on the client. It takes the name that it asks for (SNI) from the URL, so the name leads to the route's
-/// address by an /etc/hosts that only `wrk` sees.
+/// Runs `wrk` on the client. It takes the name that it asks for (SNI) from the URL, so the name must lead to the route's
+/// address.
 fn wrk(lab: &Lab, plan: &Plan, route: &Route, new_connections: bool, duration: Duration) -> Result<Figures> {
-    let hosts = lab.file("hosts");
-    fs::write(&hosts, format!("{} {SITE}\n", route.address)).context("cannot write a hosts file")?;
-    let mut command = lab.command(Node::Client, "unshare")?;
-    command
-        .args([
-            "--mount",
-            "sh",
-            "-c",
-            "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
-        ])
-        .arg(&hosts);
-    command.args(["wrk", "--threads", "2", "--latency", "--timeout", "5s"]);
+    let mut command = lab.client_command(route.address, "wrk")?;
+    command.args(["--threads", "2", "--latency", "--timeout", "5s"]);
     command
         .arg("--connections")
         .arg(plan.connections.max(2).to_string());

@@ -1,8 +1,9 @@
 //! Requests from the client, TLS verified, as a user would make them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::Ipv4Addr;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -84,7 +85,7 @@ impl Lab {
     }
 
     /// curl on the client, which finds the site at this address and trusts the lab's authority only; arguments follow.
-    pub fn curl(&self, address: Ipv4Addr) -> anyhow::Result<std::process::Command> {
+    pub fn curl(&self, address: Ipv4Addr) -> anyhow::Result<Command> {
         let mut curl = self.command(Node::Client, "curl")?;
         curl.args([
             "--silent",
@@ -99,6 +100,28 @@ impl Lab {
             curl.args(["--resolve", &format!("{SITE}:{port}:{address}")]);
         }
         Ok(curl)
+    }
+
+    /// A command on the client, for which the site's name leads to this address, by an /etc/hosts that only it sees, and
+    /// which trusts the lab's authority if it heeds `CURL_CA_BUNDLE` or `SSL_CERT_FILE`; arguments follow.
+    pub fn client_command(&self, address: Ipv4Addr, program: &str) -> anyhow::Result<Command> {
+        let hosts = self.file(&format!("hosts-{address}"));
+        fs::write(&hosts, format!("127.0.0.1 localhost\n{address} {SITE}\n"))
+            .context("cannot write a hosts file")?;
+        let mut command = self.command(Node::Client, "unshare")?;
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
+        ]);
+        let authority = self.file("ca.pem");
+        command
+            .arg(&hosts)
+            .arg(program)
+            .env("CURL_CA_BUNDLE", &authority)
+            .env("SSL_CERT_FILE", &authority);
+        Ok(command)
     }
 }
 
