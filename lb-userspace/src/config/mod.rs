@@ -1,9 +1,11 @@
 //! The configuration: `written` is the TOML as a person typed it, this module's types are what is left once
 //! `validate` has accepted it whole. Nothing past this module ever sees raw TOML.
 
+mod admit;
 mod error;
 mod host;
 pub mod limits;
+mod reading;
 pub mod rules;
 mod section;
 mod shape;

@@ -111,7 +111,7 @@ pub(super) fn dns_name(text: &str) -> Result<(), String> {
 /// A name of the site: a DNS name, the first label of which may be `*`. Names are compared and kept in lower case.
 pub(super) fn site_name(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix("*.").unwrap_or(text);
-    dns_name(bare).map_err(|wrong| format!("{wrong} or \"*.example.com\""))?;
+    dns_name(bare)?;
     Ok(text.to_ascii_lowercase())
 }
 

@@ -8,7 +8,6 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer, Error};
 
 use super::section::{Finding, FindingKind, title, typed};
-use super::words::did_you_mean;
 use super::written::Written;
 
 /// Enough for any honest file; a file of nothing but mistakes need not be told whole.
@@ -44,19 +43,22 @@ pub(super) fn read(text: &str) -> (Option<Written>, Vec<Finding>) {
 /// A mistake in TOML itself: the parser cannot say what follows, so it is told alone.
 fn syntax(text: &str, error: &Error) -> Finding {
     let at = error.span().map_or(text.len(), |span| span.start);
-    let start = text
-        .get(..at)
-        .and_then(|before| before.rfind('\n'))
-        .map_or(0, |newline| newline + 1);
-    let column = 1 + text.get(start..at).unwrap_or_default().chars().count();
+    let before = text.get(..at).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let end = text
-        .get(start..)
+        .get(at..)
         .and_then(|rest| rest.find('\n'))
-        .map_or(text.len(), |length| start + length);
+        .map_or(text.len(), |length| at + length);
+    let column = 1 + before.chars().rev().take_while(|c| *c != '\n').count();
+    let message = match error.message() {
+        "duplicate key" => {
+            "this is there already; take one of the two out, or write [[…]] if there may be several"
+        }
+        message => message,
+    };
     let what = format!(
-        "{}: not TOML at column {column}: {}",
-        typed(text, start..end),
-        error.message()
+        "{}: not TOML at column {column}: {message}",
+        typed(text, start..end)
     );
     Finding {
         at,
@@ -212,8 +214,11 @@ fn names(root: &DeTable<'_>, path: &[Step]) -> (String, String) {
 fn explain(message: &str, key: &str, found: &str) -> String {
     if message.starts_with("unknown field") {
         let allowed: Vec<&str> = message.split('`').skip(1).step_by(2).skip(1).collect();
-        let nearest = did_you_mean(key, allowed.iter().copied());
-        return format!("unknown key; allowed here: {}{nearest}", allowed.join(", "));
+        return format!(
+            "unknown key; allowed here: {}{}",
+            allowed.join(", "),
+            did_you_mean(key, &allowed)
+        );
     }
     let Some((_, expected)) = message.split_once(", expected ") else {
         return match message {
@@ -246,4 +251,18 @@ fn explain(message: &str, key: &str, found: &str) -> String {
         _ => "a string",
     };
     format!("{expected} is expected here, not {found}{advice}")
+}
+
+/// `; did you mean "x"?` if one of the keys is close to what was written, else nothing.
+fn did_you_mean(written: &str, keys: &[&str]) -> String {
+    let likeness = |key: &str| match strsim::osa_distance(written, key) {
+        1 => 1.0,
+        _ => strsim::jaro_winkler(written, key),
+    };
+    keys.iter()
+        .map(|key| (likeness(key), key))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, key)| format!("; did you mean \"{key}\"?"))
+        .unwrap_or_default()
 }

@@ -35,13 +35,3 @@ words! {
     TlsVersion { "1.2" => V1_2, "1.3" => V1_3 }
     Kind { "tcp" => Tcp, "http" => Http, "https" => Https, "none" => None }
 }
-
-/// `; did you mean "x"?` if one of these is close to what was written, else nothing.
-pub(super) fn did_you_mean<'a>(written: &str, allowed: impl Iterator<Item = &'a str>) -> String {
-    allowed
-        .map(|word| (strsim::jaro_winkler(written, word), word))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, word)| format!("; did you mean \"{word}\"?"))
-        .unwrap_or_default()
-}

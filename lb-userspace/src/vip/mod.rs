@@ -10,9 +10,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
-};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
 
 pub use announce::{Announcer, announce};
 
@@ -93,7 +91,6 @@ pub async fn add(vip: IpAddr, interface: &str) -> Result<Added, VipError> {
     message.attributes.push(AddressAttribute::Protocol(OURS));
     if vip.is_ipv6() {
         // Duplicate address detection would keep it from answering for a second.
-        message.header.flags |= AddressHeaderFlags::Nodad;
         message
             .attributes
             .push(AddressAttribute::Flags(AddressFlags::Nodad));

@@ -1,9 +1,12 @@
 //! Tables of {purpose, edits of a good file, the exact lines that are printed}.
 
+mod arbitrary;
 mod certificates;
 mod daemon;
+mod example;
 mod good;
 mod health;
+mod limits;
 mod service;
 mod shape;
 mod site;

@@ -103,7 +103,7 @@ fn count(section: &mut Section<'_, '_>, name: Option<&str>, address: Option<IpAd
             limits::BACKENDS
         ));
     }
-    if let (Some(name), Some(address)) = (name, address) {
+    if let Some(name) = name {
         across.backends.push((name.to_owned(), address));
     }
 }

@@ -13,7 +13,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("broken PEM: {error}"))?;
+        .map_err(|_| "the PEM text is damaged or cut short".to_owned())?;
     if chain.is_empty() {
         return Err(
             "no certificate inside; PEM, which begins with -----BEGIN CERTIFICATE-----, is expected"
@@ -48,7 +48,7 @@ pub(super) fn in_force(chain: &[CertificateDer<'_>]) -> Result<(), String> {
 
 fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     let parsed = X509Certificate::from_der(der).map(|(_, certificate)| certificate);
-    parsed.map_err(|error| format!("not an X.509 certificate: {error}"))
+    parsed.map_err(|_| "not an X.509 certificate".to_owned())
 }
 
 /// Whether the file holds a private key, and the one of the chain's first certificate.
@@ -61,7 +61,8 @@ pub(super) fn belongs_to(pem: &[u8], chain: &[CertificateDer<'static>]) -> Resul
                 .to_owned()
         }
     })?;
-    let key = any_supported_type(&key).map_err(|error| format!("unusable private key: {error}"))?;
+    let key = any_supported_type(&key)
+        .map_err(|_| "not a private key of a kind that TLS has use for (RSA, ECDSA, Ed25519)".to_owned())?;
     match CertifiedKey::new(chain.to_vec(), key).keys_match() {
         // `Unknown`: this kind of key cannot tell its public half; rustls lets it pass, too.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(()),

@@ -142,8 +142,8 @@ fn https(section: &mut Section<'_, '_>, given: &written::Health) -> Option<Probe
     section.need("server_name", &given.server_name, what);
     let server_name = section.text("server_name", &given.server_name, rules::server_name);
     let (ca, pem) = section.file("ca", &given.ca)?;
-    if let (Err(what), Some(typed)) = (authorities(&pem), &given.ca) {
-        section.wrong("ca", typed.span(), format!("{}: {what}", ca.display()));
+    if let Err(what) = authorities(&pem) {
+        section.wrong_file("ca", &given.ca, &ca, what);
     }
     Some(Probe::Https {
         http,

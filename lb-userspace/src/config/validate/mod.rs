@@ -24,7 +24,7 @@ use super::{Config, Protocol, limits, shape};
 /// What one service must know of the others.
 #[derive(Default)]
 struct Across {
-    /// Services by name, with their line.
+    /// Services by name, with the name's place.
     names: HashMap<String, usize>,
     /// Services by what clients connect to.
     endpoints: HashMap<(IpAddr, u16, Protocol), String>,
@@ -36,8 +36,8 @@ struct Across {
     shared_by: HashMap<(IpAddr, u16, Protocol), usize>,
     /// How many backends there are in all services.
     total_backends: usize,
-    /// Names and addresses of all backends.
-    backends: Vec<(String, IpAddr)>,
+    /// Names and addresses of all backends; an address that is wrong counts as none.
+    backends: Vec<(String, Option<IpAddr>)>,
 }
 
 /// Text to configuration.

@@ -27,10 +27,10 @@ pub(super) fn service(
     );
     let port = section.port("port", &given.port);
     let protocol = section.word("protocol", &given.protocol).unwrap_or(Protocol::Tcp);
-    let title = given
-        .name
-        .as_ref()
-        .map_or_else(|| "without a name".to_owned(), |name| format!("{name:?}"));
+    let title = given.name.as_ref().map_or_else(
+        || "without a name".to_owned(),
+        |name| format!("{:?}", name.get_ref()),
+    );
     if let (Some(vip), Some(port)) = (vip, port) {
         let taken = across
             .endpoints

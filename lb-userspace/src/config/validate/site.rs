@@ -7,7 +7,8 @@ use rustls::pki_types::CertificateDer;
 use toml::Spanned;
 
 use super::{Across, certificate, site_server};
-use crate::config::section::{Section, word};
+use crate::config::reading::word;
+use crate::config::section::Section;
 use crate::config::{Site, TlsVersion, limits, rules, written};
 
 pub(super) fn site(section: &mut Section<'_, '_>, given: &written::Site, across: &Across) -> Option<Site> {
@@ -71,19 +72,19 @@ fn certificate_and_key(section: &mut Section<'_, '_>, given: &written::Site) -> 
     let key = section.file("key", &given.key);
 
     let mut chain = Vec::new();
-    if let (Some((path, pem)), Some(typed)) = (&certificate, &given.certificate) {
+    if let Some((path, pem)) = &certificate {
         let usable = certificate::chain(pem).and_then(|read| {
             chain = read;
             certificate::in_force(&chain)
         });
         if let Err(what) = usable {
-            section.wrong("certificate", typed.span(), format!("{}: {what}", path.display()));
+            section.wrong_file("certificate", &given.certificate, path, what);
         }
     }
-    if let (Some((path, pem)), Some(typed), false) = (&key, &given.key, chain.is_empty())
+    if let (Some((path, pem)), false) = (&key, chain.is_empty())
         && let Err(what) = certificate::belongs_to(pem, &chain)
     {
-        section.wrong("key", typed.span(), format!("{}: {what}", path.display()));
+        section.wrong_file("key", &given.key, path, what);
     }
     check_names(section, given, &chain);
     (certificate.map(|(path, _)| path), key.map(|(path, _)| path))

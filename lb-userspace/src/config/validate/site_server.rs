@@ -98,7 +98,8 @@ fn address_of_backend(
         section.missing("address", what);
         return None;
     };
-    if let Some(other) = addresses.find(|other| *other != address) {
+    let address = address?;
+    if let Some(other) = addresses.flatten().find(|other| *other != address) {
         let what =
             format!("backends of this name are at {address} and at {other}; write which one, with its port");
         section.missing("address", what);
