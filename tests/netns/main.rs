@@ -1,5 +1,7 @@
 //! Real hosts, in network namespaces: a client, the load balancer and its web servers.
 
+mod lab;
+
 use std::process::ExitCode;
 
 use lb_tests::{
@@ -13,5 +15,5 @@ fn main() -> ExitCode {
         needs: &[Root, Bpf, NetworkNamespaces],
         parallel: false,
     }
-    .run(vec![])
+    .run(lab::cases())
 }

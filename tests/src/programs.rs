@@ -3,7 +3,10 @@
 use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result};
-use xtask::test_command::{LBCTL, LBD, OBJECTS};
+use xtask::{
+    lab::Binaries,
+    test_command::{LBCTL, LBD, OBJECTS, XTASK},
+};
 
 /// The daemon.
 ///
@@ -27,6 +30,19 @@ pub fn lbctl() -> Result<PathBuf> {
 /// When the harness was not started by `cargo xtask test`.
 pub fn object(name: &str) -> Result<PathBuf> {
     from_environment(OBJECTS).map(|directory| directory.join(name))
+}
+
+/// What a lab starts.
+///
+/// # Errors
+/// When the harness was not started by `cargo xtask test`.
+pub fn of_the_lab() -> Result<Binaries> {
+    Ok(Binaries {
+        lbd: lbd()?,
+        lbctl: lbctl()?,
+        xtask: from_environment(XTASK)?,
+        veth_pass: object("veth_pass")?,
+    })
 }
 
 fn from_environment(name: &str) -> Result<PathBuf> {

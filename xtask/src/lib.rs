@@ -8,14 +8,23 @@
     reason = "xtask talks to the person who ran it"
 )]
 
+pub mod app;
+pub mod bench_command;
 pub mod build_command;
 pub mod ci_command;
 pub mod ebpf;
 pub mod interrupt;
+pub mod lab;
+pub mod lab_command;
 pub mod linker;
+pub mod live_view;
 pub mod packages;
+pub mod prepared;
 pub mod process;
+pub mod run_command;
 pub mod setup;
+pub mod signals;
+pub mod site_bench;
 pub mod sudo;
 pub mod tally;
 pub mod test_command;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build_command, ci_command, setup, test_command};
+use xtask::{app, bench_command, build_command, ci_command, lab_command, run_command, setup, test_command};
 
 /// Build, run, measure and test the load balancer.
 #[derive(Parser)]
@@ -20,8 +20,13 @@ enum Command {
     Setup(setup::Args),
     BuildEbpf(build_command::EbpfArgs),
     Build(build_command::Args),
+    Run(run_command::Args),
+    Lab(lab_command::Args),
+    Bench(bench_command::Args),
     Test(test_command::Args),
     Ci(ci_command::Args),
+    #[command(hide = true)]
+    LabApp(app::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,8 +34,12 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_command::run_ebpf(&args),
         Command::Build(args) => build_command::run(&args),
+        Command::Run(args) => run_command::run(&args),
+        Command::Lab(args) => lab_command::run(&args),
+        Command::Bench(args) => bench_command::run(&args),
         Command::Test(args) => test_command::run(&args),
         Command::Ci(args) => ci_command::run(&args),
+        Command::LabApp(args) => app::run(args),
     };
     result.unwrap_or_else(|error| {
         // Not returned from `main`: that would print a backtrace wherever RUST_BACKTRACE is set.

@@ -66,6 +66,8 @@ pub const LBD: &str = "LB_LBD";
 pub const LBCTL: &str = "LB_LBCTL";
 /// For harnesses: the directory of the kernel crate's objects.
 pub const OBJECTS: &str = "LB_EBPF_DIRECTORY";
+/// For harnesses: this program, whose `lab-app` the lab starts.
+pub const XTASK: &str = "LB_XTASK";
 
 /// What of our own environment a harness under `sudo` should see.
 const PASSED_ON: [&str; 5] = ["CI", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM"];
@@ -100,10 +102,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Builds the programs under test, and says where they are.
 fn harness_environment(args: &Args, objects: &EbpfArtifacts) -> Result<Vec<(String, String)>> {
     let binaries = userspace::build(&ebpf::Options::default())?;
+    let xtask = env::current_exe()?;
     let paths = [
         (LBD, &binaries.lbd),
         (LBCTL, &binaries.lbctl),
         (OBJECTS, &objects.directory),
+        (XTASK, &xtask),
     ];
     let paths = paths.map(|(name, path)| (name.to_owned(), path.display().to_string()));
     let full = args.full.then(|| (FULL.to_owned(), "1".to_owned()));

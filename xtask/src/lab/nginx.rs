@@ -1,0 +1,134 @@
+//! nginx on a web server: everything but the site, which the balancer's daemon hands over.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::certificates::CertificateFiles;
+use crate::process;
+
+/// Where one web server keeps its things.
+#[derive(Debug, Clone)]
+pub struct WebServer {
+    directory: PathBuf,
+}
+
+impl WebServer {
+    /// The web server whose things are in this directory.
+    pub fn in_directory(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// A line for each request, when it is done: client's address, time, request, status, bytes, TLS version, connection
+    /// number, user agent.
+    pub fn access_log(&self) -> PathBuf {
+        self.directory.join("access.log")
+    }
+
+    /// Where nginx writes its pid once it is ready.
+    pub fn pid_file(&self) -> PathBuf {
+        self.directory.join("nginx.pid")
+    }
+
+    /// What nginx complains about.
+    pub fn error_log(&self) -> PathBuf {
+        self.directory.join("error.log")
+    }
+
+    /// What the application server complains about.
+    pub fn app_log(&self) -> PathBuf {
+        self.directory.join("app.log")
+    }
+
+    /// The directory that belongs to the hand-off.
+    pub fn handed_over(&self) -> PathBuf {
+        self.directory.join("lb")
+    }
+
+    /// The nginx command with what it needs to find this instance, and no other.
+    pub fn command_line(&self) -> Vec<String> {
+        let nginx = process::find("nginx").unwrap_or_else(|| "/usr/sbin/nginx".into());
+        let directory = self.directory.display();
+        vec![
+            nginx.display().to_string(),
+            "-p".into(),
+            format!("{directory}/"),
+            "-c".into(),
+            format!("{directory}/nginx.conf"),
+            "-e".into(),
+            self.error_log().display().to_string(),
+        ]
+    }
+
+    /// Writes `nginx.conf`. It includes what has been handed over, which at first is nothing.
+    pub fn configure(&self, workers: u32) -> anyhow::Result<()> {
+        fs::create_dir_all(self.handed_over()).context("cannot make the web server's directory")?;
+        let file = self.directory.join("nginx.conf");
+        let text = CONFIGURATION
+            .replace("DIRECTORY", &self.directory.display().to_string())
+            .replace("WORKERS", &workers.to_string());
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Puts a plain site in the place of a handed-over one: for a lab without the balancer's daemon.
+    pub fn write_static_site(&self, files: &CertificateFiles) -> anyhow::Result<()> {
+        let current = self.handed_over().join("current");
+        fs::create_dir_all(&current).context("cannot make the site's directory")?;
+        let text = STATIC_SITE
+            .replace("CERTIFICATE", &files.certificate.display().to_string())
+            .replace("KEY", &files.key.display().to_string());
+        fs::write(current.join("site.conf"), text).context("cannot write the site")
+    }
+}
+
+const CONFIGURATION: &str = r#"# Written by `cargo xtask lab`.
+worker_processes WORKERS;
+worker_rlimit_nofile 16384;
+daemon off;
+pid DIRECTORY/nginx.pid;
+error_log DIRECTORY/error.log notice;
+
+events {
+    worker_connections 8000;
+}
+
+http {
+    default_type application/octet-stream;
+    log_format lab '$remote_addr [$time_iso8601] "$request" $status $body_bytes_sent '
+                   '$ssl_protocol $connection "$http_user_agent"';
+    access_log DIRECTORY/access.log lab;
+
+    client_body_temp_path DIRECTORY/temporary-body;
+    proxy_temp_path DIRECTORY/temporary-proxy;
+    fastcgi_temp_path DIRECTORY/temporary-fastcgi;
+    uwsgi_temp_path DIRECTORY/temporary-uwsgi;
+    scgi_temp_path DIRECTORY/temporary-scgi;
+    # A long download goes at the client's pace and not to a file.
+    proxy_max_temp_file_size 0;
+    client_max_body_size 0;
+
+    include DIRECTORY/lb/current/site.conf*;
+}
+"#;
+
+const STATIC_SITE: &str = r#"# Written by `cargo xtask lab` for a lab without lbd.
+upstream application {
+    server 127.0.0.1:8080;
+    keepalive 64;
+}
+server {
+    listen 80;
+    listen 443 ssl;
+    server_name www.foobar.com;
+    ssl_certificate CERTIFICATE;
+    ssl_certificate_key KEY;
+    location / {
+        proxy_pass http://application;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host $host;
+        proxy_set_header X-Real-IP $remote_addr;
+    }
+}
+"#;

@@ -1,0 +1,209 @@
+//! Requests from the client, TLS verified, as a user would make them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use super::node::{SITE, VIP};
+use super::{Lab, Node};
+use crate::process::shown;
+
+/// Printed after each body: what curl knows about the transfer. `num_connects` is 1 when the request opened a connection.
+const REPORT: &str = "\\n%{json}\\n";
+
+/// What the application server answers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Answer {
+    /// The server's name.
+    pub server: String,
+    /// The client's address as nginx saw it.
+    pub client: Option<String>,
+}
+
+/// What came of several requests.
+#[derive(Debug, Clone, Default)]
+pub struct Requests {
+    /// Answers in the order of the requests.
+    pub answers: Vec<Answer>,
+    /// What went wrong, a line for each request that failed.
+    pub failures: Vec<String>,
+}
+
+/// What curl reports about one transfer.
+#[derive(Debug, Deserialize)]
+struct Report {
+    http_code: u16,
+    num_connects: u32,
+    ssl_verify_result: i32,
+    exitcode: i32,
+    errormsg: Option<String>,
+}
+
+impl Requests {
+    /// How many requests each server answered.
+    pub fn split(&self) -> BTreeMap<&str, usize> {
+        let mut split = BTreeMap::new();
+        for answer in &self.answers {
+            *split.entry(answer.server.as_str()).or_default() += 1;
+        }
+        split
+    }
+}
+
+impl Lab {
+    /// `count` HTTPS requests from the client to the site at this address, each on a connection of its own, the
+    /// certificate verified. A request has failed unless it was answered with 200 and the application's JSON, on a new
+    /// connection, by a server that saw the client's own address.
+    pub fn https_requests(&self, address: Ipv4Addr, count: u32) -> anyhow::Result<Requests> {
+        let mut curl = self.curl(address)?;
+        curl.args(["--header", "Connection: close", "--write-out", REPORT]);
+        curl.arg(format!("https://{SITE}/request/[1-{count}]"));
+        let output = curl
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot run curl; is it installed?")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let requests = read_answers(&text, &Node::Client.address().to_string());
+        if requests.answers.len() + requests.failures.len() != count as usize {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "{} did not report on {count} requests: {}",
+                shown(&curl),
+                said.trim()
+            );
+        }
+        Ok(requests)
+    }
+
+    /// The same to the VIP.
+    pub fn vip_requests(&self, count: u32) -> anyhow::Result<Requests> {
+        self.https_requests(VIP, count)
+    }
+
+    /// curl on the client, which finds the site at this address and trusts the lab's authority only; arguments follow.
+    pub fn curl(&self, address: Ipv4Addr) -> anyhow::Result<Command> {
+        let mut curl = self.command(Node::Client, "curl")?;
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--http1.1",
+            "--max-time",
+            "5",
+            "--cacert",
+        ]);
+        curl.arg(self.file("ca.pem"));
+        for port in [80, 443] {
+            curl.args(["--resolve", &format!("{SITE}:{port}:{address}")]);
+        }
+        Ok(curl)
+    }
+
+    /// A command on the client, for which the site's name leads to this address, by an /etc/hosts that only it sees, and
+    /// which trusts the lab's authority if it heeds `CURL_CA_BUNDLE` or `SSL_CERT_FILE`; arguments follow.
+    pub fn client_command(&self, address: Ipv4Addr, program: &str) -> anyhow::Result<Command> {
+        let hosts = self.file(&format!("hosts-{address}"));
+        fs::write(&hosts, format!("127.0.0.1 localhost\n{address} {SITE}\n"))
+            .context("cannot write a hosts file")?;
+        let mut command = self.command(Node::Client, "unshare")?;
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
+        ]);
+        let authority = self.file("ca.pem");
+        command
+            .arg(&hosts)
+            .arg(program)
+            .env("CURL_CA_BUNDLE", &authority)
+            .env("SSL_CERT_FILE", &authority);
+        Ok(command)
+    }
+}
+
+/// Reads bodies, each followed by a line with curl's report.
+fn read_answers(text: &str, client: &str) -> Requests {
+    let mut requests = Requests::default();
+    let mut body = String::new();
+    for line in text.lines() {
+        let Ok(report) = serde_json::from_str::<Report>(line) else {
+            body.push_str(line);
+            continue;
+        };
+        match judge(&report, &std::mem::take(&mut body), client) {
+            Ok(answer) => requests.answers.push(answer),
+            Err(reason) => {
+                let number = requests.answers.len() + requests.failures.len() + 1;
+                requests.failures.push(format!("request {number}: {reason}"));
+            }
+        }
+    }
+    requests
+}
+
+fn judge(report: &Report, body: &str, client: &str) -> Result<Answer, String> {
+    if report.exitcode != 0 {
+        return Err(report
+            .errormsg
+            .clone()
+            .unwrap_or_else(|| format!("curl: {}", report.exitcode)));
+    }
+    if report.http_code != 200 {
+        return Err(format!("HTTP {}", report.http_code));
+    }
+    if report.ssl_verify_result != 0 {
+        return Err(format!(
+            "the certificate was not verified ({})",
+            report.ssl_verify_result
+        ));
+    }
+    if report.num_connects != 1 {
+        return Err("it did not open a connection of its own".to_owned());
+    }
+    let answer: Answer =
+        serde_json::from_str(body).map_err(|error| format!("no answer of the application: {error}"))?;
+    if answer.client.as_deref() != Some(client) {
+        return Err(format!(
+            "the server saw the client as {:?}, not as {client}",
+            answer.client
+        ));
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str =
+        r#"{"http_code":200,"num_connects":1,"ssl_verify_result":0,"exitcode":0,"errormsg":null,"more":1}"#;
+
+    fn failure_of(body: &str, report: &str) -> String {
+        let requests = read_answers(&format!("{body}\n\n{report}\n"), "198.18.0.2");
+        assert!(requests.answers.is_empty(), "{requests:?}");
+        requests.failures.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn a_good_answer_counts_for_its_server() {
+        let body = r#"{"client":"198.18.0.2","server":"web1"}"#;
+        let requests = read_answers(&format!("{body}\n\n{REPORT}\n{body}\n\n{REPORT}\n"), "198.18.0.2");
+        assert_eq!(requests.split(), BTreeMap::from([("web1", 2)]));
+        assert!(requests.failures.is_empty());
+    }
+
+    #[test]
+    fn anything_else_is_a_failure() {
+        let body = r#"{"client":"198.18.0.2","server":"web1"}"#;
+        let changed = |from: &str, to: &str| failure_of(body, &REPORT.replace(from, to));
+        assert_eq!(changed("200", "502"), "request 1: HTTP 502");
+        assert!(changed("\"num_connects\":1", "\"num_connects\":0").contains("connection of its own"));
+        assert!(changed("\"ssl_verify_result\":0", "\"ssl_verify_result\":19").contains("not verified"));
+        assert!(failure_of(&body.replace(".2\"", ".9\""), REPORT).contains("198.18.0.9"));
+        assert!(failure_of("<html>", REPORT).contains("no answer of the application"));
+    }
+}
