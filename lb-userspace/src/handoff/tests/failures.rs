@@ -150,7 +150,10 @@ async fn a_dead_nginx_gets_its_files_back() {
         "stage test drain swap reload! restore! undrain"
     );
     let said = detail(&applied.servers[0], "reload");
-    assert!(said.ends_with("nginx cannot be told to reload: is it running?"), "{said}");
+    assert!(
+        said.ends_with("nginx cannot be told to reload: is it running?"),
+        "{said}"
+    );
     let said = detail(&applied.servers[0], "restore");
     assert!(
         said.contains("as before the hand-off: it serves no certificate"),
@@ -362,6 +365,22 @@ async fn a_load_balancer_that_cannot_drain_ends_the_hand_off() {
     assert_eq!(notes.calls(), "drain web1, undrain web1");
     served.assert_as_before().await;
     served.assert_can_be_completed().await;
+}
+
+#[tokio::test]
+async fn a_drain_that_cannot_be_taken_back_is_tried_again_and_ends_the_hand_off() {
+    let served = Served::new().await;
+    let notes = Notes {
+        stuck: true,
+        ..Notes::new()
+    };
+    let applied = hand_over(&served.site, &notes).await;
+    assert_eq!(
+        steps(&applied.servers[0]),
+        "stage test drain swap reload verify undrain!"
+    );
+    assert!(!applied.ok && !applied.servers[0].ok);
+    assert_eq!(notes.calls(), "drain web1, undrain web1, undrain later web1");
 }
 
 #[tokio::test]

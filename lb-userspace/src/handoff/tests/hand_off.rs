@@ -152,12 +152,8 @@ async fn a_new_certificate_is_served_and_the_old_release_kept() {
 #[tokio::test]
 async fn tls_versions_are_those_of_the_site() {
     let (files, web) = (Files::new(), Web::new("web1", free_port()));
-    let site = Site {
-        tls_versions: vec![TlsVersion::V1_2],
-        ..site(&files, &[&web], application().await)
-    };
-    all_well(&hand_over(&site, &Notes::new()).await);
-    let try_with = async |option: &str| {
+    let site = site(&files, &[&web], application().await);
+    let shakes_hands = async |option: &str| {
         let output = tokio::process::Command::new("openssl")
             .args([
                 "s_client",
@@ -168,13 +164,56 @@ async fn tls_versions_are_those_of_the_site() {
                 option,
             ])
             .stdin(std::process::Stdio::null())
-            .output()
-            .await
-            .unwrap();
-        output.status.success()
+            .output();
+        output.await.unwrap().status.success()
     };
-    assert!(try_with("-tls1_2").await);
-    assert!(!try_with("-tls1_3").await);
+    for (version, expected) in [
+        (TlsVersion::V1_2, (true, false)),
+        (TlsVersion::V1_3, (false, true)),
+    ] {
+        let site = Site {
+            tls_versions: vec![version],
+            ..site.clone()
+        };
+        all_well(&hand_over(&site, &Notes::new()).await);
+        assert_eq!(
+            (shakes_hands("-tls1_2").await, shakes_hands("-tls1_3").await),
+            expected,
+            "{version:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn connections_that_do_not_end_are_left_to_nginx() {
+    let (files, web) = (Files::new(), Web::new("web1", free_port()));
+    let site = Site {
+        drain_timeout: Duration::from_millis(300),
+        ..site(&files, &[&web], application().await)
+    };
+    let applied = hand_over(
+        &site,
+        &Notes {
+            left: 2,
+            ..Notes::new()
+        },
+    )
+    .await;
+    all_well(&applied);
+    assert_eq!(
+        detail(&applied.servers[0], "drain"),
+        "2 connections left after 300ms; nginx reloads gracefully"
+    );
+}
+
+#[tokio::test]
+async fn the_public_function_can_be_spawned() {
+    let (files, web, notes) = (Files::new(), Web::new("web1", free_port()), Notes::new());
+    let site = site(&files, &[&web], application().await);
+    let applied = tokio::spawn(async move { crate::handoff::apply(&site, &notes).await })
+        .await
+        .unwrap();
+    all_well(&applied);
 }
 
 #[tokio::test]

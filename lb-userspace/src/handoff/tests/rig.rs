@@ -125,7 +125,7 @@ impl Web {
             .concat();
         let text = format!(
             "daemon off; pid \"{root}/nginx.pid\"; error_log \"{root}/error.log\"; events {{}}\n\
-             http {{ access_log off; {temporary} include \"{root}/lb/current/site.conf*\"; {more} }}\n"
+             http {{ access_log off; keepalive_requests 1000000; {temporary} include \"{root}/lb/current/site.conf*\"; {more} }}\n"
         );
         std::fs::write(self.root.path().join("nginx.conf"), text).expect("write");
     }
@@ -252,10 +252,14 @@ pub(super) fn detail<'a>(server: &'a AppliedServer, step: &str) -> &'a str {
         .detail
 }
 
-/// A drainer without connections, which takes down what it is asked.
+/// A drainer that takes down what it is asked.
 #[derive(Clone)]
 pub(super) struct Notes {
     pub(super) outcome: Result<DrainOutcome, String>,
+    /// Connections that never end.
+    pub(super) left: u64,
+    /// Whether taking a drain back fails.
+    pub(super) stuck: bool,
     pub(super) calls: Arc<Mutex<Vec<String>>>,
 }
 
@@ -263,6 +267,8 @@ impl Notes {
     pub(super) fn new() -> Self {
         Self {
             outcome: Ok(DrainOutcome::Draining),
+            left: 0,
+            stuck: false,
             calls: Arc::default(),
         }
     }
@@ -283,12 +289,16 @@ impl Drainer for Notes {
     }
 
     async fn connections(&self, _server: &str) -> Result<u64, String> {
-        Ok(0)
+        Ok(self.left)
     }
 
     async fn undrain(&self, server: &str) -> Result<(), String> {
         self.note("undrain", server);
-        Ok(())
+        if self.stuck {
+            Err("stuck".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     fn undrain_later(&self, server: &str) {
