@@ -206,9 +206,9 @@ impl Job<'_> {
             return Ok("nothing to take back: this very release was in force before".to_owned());
         }
         let restored = self.run(Step::Restore).await;
-        let served = match (&restored, self.wait_for(before).await) {
-            (_, Ok(now)) => Ok(format!("as before the hand-off: {now}")),
-            (_, Err(now)) => Err(format!("not as before the hand-off, when {before}: {now}")),
+        let served = match self.wait_for(before).await {
+            Ok(now) => Ok(format!("as before the hand-off: {now}")),
+            Err(now) => Err(format!("not as before the hand-off, when {before}: {now}")),
         };
         match (restored, served) {
             (Ok(_), served) => served,
@@ -237,9 +237,10 @@ impl Report {
         let ok = result.is_ok();
         let detail = result.unwrap_or_else(|error| error);
         let server = &self.0.server;
-        match ok {
-            true => tracing::info!(server, step, detail, ?took, "site hand-off"),
-            false => tracing::warn!(server, step, detail, ?took, "site hand-off failed"),
+        if ok {
+            tracing::info!(server, step, detail, ?took, "site hand-off");
+        } else {
+            tracing::warn!(server, step, detail, ?took, "site hand-off");
         }
         self.0.steps.push(SiteStep {
             step: step.to_owned(),

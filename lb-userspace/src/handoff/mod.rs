@@ -4,7 +4,7 @@
 //! them, and only then switches them one by one: drain, swap, reload, verify over a real TLS handshake, undrain. A server
 //! that fails is put back as it was and ends the hand-off; servers that were done before it keep the new release.
 //!
-//! What a web server needs is in [`scripts`]; what the configuration says, in [`render`](mod@render).
+//! What a web server needs is told in `scripts.rs`; what its configuration says and why, in `render.rs`.
 //!
 //! If `apply` is dropped half-way (the daemon stops), the script that runs is killed and a drain is taken back
 //! ([`Drainer::undrain_later`]). Each step leaves the web server whole: a release appears at once, links change at once,

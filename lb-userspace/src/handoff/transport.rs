@@ -15,9 +15,12 @@ use tokio::process::{Child, Command};
 /// How much of what a script prints is kept.
 const KEPT_OUTPUT: usize = 64 * 1024;
 
+/// A killed process is gone after this.
+const REAPED: Duration = Duration::from_secs(1);
+
 /// Runs `via` with `script` as its last argument and `input` on standard input. Fails, in words and with what was
-/// printed, unless it exits with 0 within `limit`; past that (and when this future is dropped) its process group is killed. What an
-/// `ssh` started on the other host is out of reach and may go on.
+/// printed, unless it exits with 0 within `limit`; past that, and when this future is dropped, its process group is
+/// killed. What an `ssh` started on the other host is out of reach and may go on.
 pub(super) async fn run(via: &[String], script: &str, input: &[u8], limit: Duration) -> Result<(), String> {
     let Some((program, arguments)) = via.split_first() else {
         return Err("`via` is empty: name a command, such as [\"sh\", \"-c\"]".to_owned());
@@ -56,8 +59,8 @@ pub(super) async fn run(via: &[String], script: &str, input: &[u8], limit: Durat
         Ok(Err(error)) => error.to_string(),
         Err(_) => {
             group.kill();
-            // Reaps it; there is nothing to do about an error.
-            let _ = child.wait().await;
+            // Reaps it. What runs as another user (`sudo`) may have survived the signal, and is not waited for.
+            let _ = tokio::time::timeout(REAPED, child.wait()).await;
             format!("killed: not done after {}", humantime::format_duration(limit))
         }
     };

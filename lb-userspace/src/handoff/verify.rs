@@ -20,8 +20,11 @@ use crate::config::{Site, SiteServer};
 
 /// Connecting and shaking hands take no longer, or nothing answers.
 const HANDSHAKE: Duration = Duration::from_secs(3);
-/// Between two looks at a server that does not serve yet what it should.
+/// Between two looks at a server.
 const PAUSE: Duration = Duration::from_millis(100);
+/// So many looks in a row must find the same. On a reload nginx starts the new workers 100 ms before it tells the old ones
+/// to stop accepting (1.22, `ngx_master_process_cycle`); whoever connects in between gets the one or the other.
+const SETTLED: u32 = 5;
 
 /// What a web server serves under the site's name.
 #[derive(Debug, Clone)]
@@ -35,12 +38,15 @@ pub(super) struct Serving {
 impl Serving {
     /// One look at the server.
     pub(super) async fn observe(site: &Site, server: &SiteServer, release_name: &str) -> Self {
-        let certificate = leaf(server.address, &sni(site)).await.map(fingerprint);
-        let release = leaf(server.address, release_name).await.is_ok();
-        Self { certificate, release }
+        let name = sni(site);
+        let (site, release) = tokio::join!(leaf(server.address, &name), leaf(server.address, release_name));
+        Self {
+            certificate: site.map(fingerprint),
+            release: release.is_ok(),
+        }
     }
 
-    /// Looks until it serves what it should (`Ok`), or until `limit` has passed: the last look.
+    /// Looks until it serves what it should, and nothing else any more (`Ok`), or until `limit` has passed: the last look.
     pub(super) async fn wait_for(
         wanted: &Self,
         site: &Site,
@@ -49,11 +55,11 @@ impl Serving {
         limit: Duration,
     ) -> Result<Self, Self> {
         let until = Instant::now() + limit;
+        let mut in_a_row = 0;
         loop {
             let now = Self::observe(site, server, release_name).await;
-            if now.certificate.as_ref().ok() == wanted.certificate.as_ref().ok()
-                && now.release == wanted.release
-            {
+            in_a_row = if now.same(wanted) { in_a_row + 1 } else { 0 };
+            if in_a_row == SETTLED {
                 return Ok(now);
             }
             if Instant::now() + PAUSE > until {
@@ -61,6 +67,11 @@ impl Serving {
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Whether this is the same to clients; why there is no certificate does not matter.
+    fn same(&self, other: &Self) -> bool {
+        self.certificate.as_ref().ok() == other.certificate.as_ref().ok() && self.release == other.release
     }
 }
 
