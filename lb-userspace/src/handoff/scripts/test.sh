@@ -1,0 +1,1 @@
+run_nginx -t -q -c "$LB_DIRECTORY/$release/test.conf"
