@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod desired_state;
+pub mod engine;
 pub mod handoff;
 pub mod health;
 pub mod host_checks;

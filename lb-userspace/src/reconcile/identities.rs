@@ -10,7 +10,7 @@ use crate::observed_state::Observed;
 
 /// The numbers of all services and backends that are, or still have connections. Services are known by their VIP and
 /// port, backends by theirs, so that a new name changes no number.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Identities {
     services: BTreeMap<SocketAddrV4, ServiceIdentity>,
     /// Out of the tables, but a connection still names them: not to be given away yet.

@@ -1,0 +1,124 @@
+//! What others hold of the engine: the way to its inbox.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::{Engine, Reply, Request};
+use crate::api::types::{
+    AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Reloaded, Service,
+    SiteApplied, SiteRender, SiteStatus, Status,
+};
+use crate::api::{Control, Refusal};
+use crate::config::Site;
+use crate::handoff::{self, DrainOutcome, Drainer};
+
+/// Asks the engine; cheap to clone.
+#[derive(Clone)]
+pub struct EngineHandle {
+    requests: mpsc::Sender<Request>,
+    /// Held by the hand-off that is going on.
+    handing_off: Arc<Mutex<()>>,
+}
+
+impl EngineHandle {
+    pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
+        Self { requests, handing_off: Arc::default() }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || Refusal::Failed("lbd is stopping".to_owned());
+        self.requests.send(request(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.ask(|reply| Request::Look(Box::new(move |engine| drop(reply.send(look(engine)))))).await
+    }
+
+    async fn site(&self) -> Result<Site, Refusal> {
+        self.look(|engine| {
+            let none = || Refusal::Conflict("the configuration has no [site] to hand to web servers".to_owned());
+            engine.file.site.clone().ok_or_else(none)
+        })
+        .await
+    }
+}
+
+impl Control for EngineHandle {
+    async fn status(&self) -> Result<Status, Refusal> {
+        self.look(|engine| Ok(engine.look_at_status())).await
+    }
+
+    async fn services(&self) -> Result<Vec<Service>, Refusal> {
+        self.look(|engine| Ok(engine.look_at_services())).await
+    }
+
+    async fn backends(&self) -> Result<Vec<Backend>, Refusal> {
+        let services = self.services().await?;
+        Ok(services.into_iter().flat_map(|service| service.backends).collect())
+    }
+
+    async fn add_backend(&self, request: AddBackend) -> Result<Changed, Refusal> {
+        self.ask(|reply| Request::Add(request, reply)).await
+    }
+
+    async fn change_backend(&self, request: ChangeBackend) -> Result<Changed, Refusal> {
+        self.ask(|reply| Request::Change(request, reply)).await
+    }
+
+    async fn connections(&self, filter: ConnectionFilter) -> Result<Connections, Refusal> {
+        self.look(move |engine| engine.look_at_connections(&filter)).await
+    }
+
+    async fn counters(&self) -> Result<Counters, Refusal> {
+        self.look(Engine::look_at_counters).await
+    }
+
+    async fn reload(&self) -> Result<Reloaded, Refusal> {
+        self.ask(Request::Reload).await
+    }
+
+    async fn site_render(&self) -> Result<SiteRender, Refusal> {
+        let site = self.site().await?;
+        handoff::render(&site).map_err(|error| Refusal::Configuration(error.to_string()))
+    }
+
+    async fn site_apply(&self) -> Result<SiteApplied, Refusal> {
+        let busy = || Refusal::Conflict("a hand-off is going on already; wait for it to end".to_owned());
+        let _alone = self.handing_off.try_lock().map_err(|_| busy())?;
+        let site = self.site().await?;
+        Ok(handoff::apply(&site, self).await)
+    }
+
+    async fn site_status(&self) -> Result<SiteStatus, Refusal> {
+        let site = self.site().await?;
+        handoff::status(&site).await.map_err(|error| Refusal::Configuration(error.to_string()))
+    }
+}
+
+impl Drainer for EngineHandle {
+    async fn drain(&self, server: &str) -> Result<DrainOutcome, String> {
+        let server = server.to_owned();
+        self.ask(|reply| Request::DrainForHandoff(server, reply)).await.map_err(|error| error.to_string())
+    }
+
+    async fn connections(&self, server: &str) -> Result<u64, String> {
+        let backends = Control::backends(self).await.map_err(|error| error.to_string())?;
+        Ok(backends.iter().filter(|backend| backend.name == server).map(|backend| backend.traffic.connections).sum())
+    }
+
+    async fn undrain(&self, server: &str) -> Result<(), String> {
+        let server = server.to_owned();
+        self.ask(|reply| Request::UndrainAfterHandoff(server, Some(reply))).await.map_err(|error| error.to_string())
+    }
+
+    fn undrain_later(&self, server: &str) {
+        let (requests, server) = (self.requests.clone(), server.to_owned());
+        tokio::spawn(async move { requests.send(Request::UndrainAfterHandoff(server, None)).await });
+    }
+}

@@ -1,0 +1,276 @@
+//! What is shown of the running state.
+
+use std::net::{IpAddr, SocketAddrV4};
+use std::time::SystemTime;
+
+use lb_common::abi::BackendCounters;
+use lb_common::tcp_state::STATES;
+
+use super::Engine;
+use crate::api::Refusal;
+use crate::api::types::{
+    Backend, BackendState, Connection, ConnectionFilter, Connections, Counters, Health, Interface, Outcome, Service,
+    Status, Traffic,
+};
+use crate::config;
+use crate::dataplane;
+use crate::desired_state::DesiredBackend;
+use crate::health::TargetId;
+use crate::host_checks;
+use crate::observed_state::Observed;
+use crate::reconcile::{self, BackendIdentity, ServiceIdentity, add, since};
+
+/// Connections that a listing shows unless it is told otherwise.
+const DEFAULT_LIMIT: usize = 1000;
+
+impl Engine {
+    pub(super) fn look_at_status(&self) -> Status {
+        let observed = self.observe().unwrap_or_default();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            config_file: self.file.file.display().to_string(),
+            interfaces: self.dataplane.attachments().iter().map(interface).collect(),
+            connections: observed.total_open(),
+            max_connections: u64::from(self.file.daemon.max_connections),
+            table_bytes: self.dataplane.connections().bytes(),
+            services: self.services_with(&observed),
+            warnings: host_checks::warnings(&self.effective, &self.hops),
+        }
+    }
+
+    pub(super) fn look_at_services(&self) -> Vec<Service> {
+        self.services_with(&self.observe().unwrap_or_default())
+    }
+
+    fn services_with(&self, observed: &Observed) -> Vec<Service> {
+        self.desired(&self.effective, &self.overrides, &self.handed_off)
+            .iter()
+            .map(|desired| self.service(&desired.service, &desired.backends, observed))
+            .collect()
+    }
+
+    fn service(&self, service: &config::Service, desired: &[DesiredBackend], observed: &Observed) -> Service {
+        let identity = reconcile::vip_of(service).and_then(|vip| self.identities.service(&vip));
+        let mut backends: Vec<_> = service
+            .backends
+            .iter()
+            .zip(desired)
+            .map(|(backend, desired)| self.backend(service, backend, desired, identity, observed))
+            .collect();
+        let leaving = identity.iter().flat_map(|identity| &identity.backends).filter(|(_, backend)| backend.leaving);
+        backends.extend(leaving.map(|(endpoint, backend)| self.leaving(service, *endpoint, backend, observed)));
+        let mut traffic = identity.map_or_else(Traffic::default, |identity| shown(&identity.retired, 0));
+        for backend in &backends {
+            sum(&mut traffic, &backend.traffic);
+        }
+        Service {
+            name: service.name.clone(),
+            vip: service.vip,
+            port: service.port.get(),
+            protocol: service.protocol,
+            mode: service.mode,
+            scheduler: service.scheduler,
+            when_all_down: service.when_all_down,
+            on_down: service.on_down,
+            traffic,
+            backends,
+        }
+    }
+
+    fn backend(
+        &self,
+        service: &config::Service,
+        backend: &config::Backend,
+        desired: &DesiredBackend,
+        identity: Option<&ServiceIdentity>,
+        observed: &Observed,
+    ) -> Backend {
+        let known = reconcile::endpoint_of(backend).and_then(|endpoint| identity?.backends.get(&endpoint));
+        let in_file = self.file.services.iter().find(|known| known.name == service.name);
+        let in_file = in_file.and_then(|known| known.backends.iter().find(|known| known.name == backend.name));
+        let change = self.overrides.get(&service.name, &backend.name);
+        let mut overrides = change.map_or_else(Vec::new, |change| change.describe(in_file));
+        if self.handed_off.contains(&backend.name) {
+            overrides.push("hand-off in progress".to_owned());
+        }
+        Backend {
+            service: service.name.clone(),
+            name: backend.name.clone(),
+            address: backend.address,
+            port: backend.port.get(),
+            weight: backend.weight,
+            state: desired.state,
+            eligible: desired.share > 0,
+            health: self.health(service, &backend.name),
+            overrides,
+            next_hop: self.next_hop(backend.address),
+            traffic: known.map_or_else(Traffic::default, |known| self.traffic(known, observed)),
+        }
+    }
+
+    /// A backend that is only here for its connections.
+    fn leaving(
+        &self,
+        service: &config::Service,
+        endpoint: SocketAddrV4,
+        identity: &BackendIdentity,
+        observed: &Observed,
+    ) -> Backend {
+        Backend {
+            service: service.name.clone(),
+            name: identity.name.clone(),
+            address: IpAddr::V4(*endpoint.ip()),
+            port: endpoint.port(),
+            weight: 0,
+            state: BackendState::Leaving,
+            eligible: false,
+            health: Health { status: "unchecked".into(), since_seconds: 0, reason: "no longer configured".into() },
+            overrides: Vec::new(),
+            next_hop: self.next_hop(IpAddr::V4(*endpoint.ip())),
+            traffic: self.traffic(identity, observed),
+        }
+    }
+
+    fn traffic(&self, identity: &BackendIdentity, observed: &Observed) -> Traffic {
+        shown(&since(&self.counters(identity.id), &identity.baseline), observed.open(identity.id))
+    }
+
+    fn health(&self, service: &config::Service, backend: &str) -> Health {
+        let id = TargetId { service: service.name.clone(), backend: backend.to_owned() };
+        match self.monitor.health(&id) {
+            Some(health) => Health {
+                status: health.status.to_string(),
+                since_seconds: SystemTime::now().duration_since(health.since).map_or(0, |since| since.as_secs()),
+                reason: health.reason,
+            },
+            None => Health {
+                status: "unchecked".to_owned(),
+                since_seconds: self.started.elapsed().as_secs(),
+                reason: "the service has no health check".to_owned(),
+            },
+        }
+    }
+
+    fn next_hop(&self, address: IpAddr) -> Option<String> {
+        let hop = reconcile::next_hop(&self.hops, address)?;
+        let mac = hop.destination_mac.map(|byte| format!("{byte:02x}")).join(":");
+        let interface = nix::net::if_::if_indextoname(hop.interface_index)
+            .map_or_else(|_| hop.interface_index.to_string(), |name| name.to_string_lossy().into_owned());
+        Some(format!("{mac} on {interface}"))
+    }
+
+    pub(super) fn look_at_connections(&self, filter: &ConnectionFilter) -> Result<Connections, Refusal> {
+        self.check(filter)?;
+        let now = self.dataplane.now().map_err(|error| Refusal::Failed(error.to_string()))?;
+        let limit = filter.limit.unwrap_or(DEFAULT_LIMIT);
+        let mut found = Connections { total: 0, connections: Vec::new() };
+        let names = Names::of(self);
+        for connection in self.dataplane.connections().iter(now).filter(|connection| connection.ticks_left >= 0) {
+            let Some((service, backend)) = names.of_connection(&connection) else { continue };
+            let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
+            let client = IpAddr::V4(*connection.client.ip());
+            if !fits(&filter.service, service)
+                || !fits(&filter.backend, backend)
+                || !fits(&filter.state, connection.state.name())
+                || filter.client.is_some_and(|wanted| wanted != client)
+            {
+                continue;
+            }
+            found.total += 1;
+            if found.connections.len() < limit {
+                found.connections.push(Connection {
+                    client,
+                    client_port: connection.client.port(),
+                    service: service.to_owned(),
+                    backend: backend.to_owned(),
+                    state: connection.state.name().to_owned(),
+                    expires_seconds: self.dataplane.clock().duration(connection.ticks_left.unsigned_abs()).as_secs(),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// A filter that could never match is a mistake, not an empty list.
+    fn check(&self, filter: &ConnectionFilter) -> Result<(), Refusal> {
+        let names = Names::of(self);
+        let services = || names.0.iter().map(|(_, service, _)| *service);
+        let backends = || names.0.iter().flat_map(|(_, _, backends)| backends.iter().map(|(_, name)| *name));
+        known("service", filter.service.as_ref(), services())?;
+        known("backend", filter.backend.as_ref(), backends())?;
+        match &filter.state {
+            Some(state) if !STATES.iter().any(|known| known.name() == state) => {
+                let states = STATES.map(|state| state.name()).join(", ");
+                Err(Refusal::Invalid(format!("no state {state:?}; there are {states}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn look_at_counters(&self) -> Result<Counters, Refusal> {
+        let outcomes = self.dataplane.counters().outcomes().map_err(|error| Refusal::Failed(error.to_string()))?;
+        let outcomes = outcomes
+            .into_iter()
+            .map(|(outcome, packets)| Outcome {
+                name: outcome.name().to_owned(),
+                action: outcome.action().name().to_owned(),
+                meaning: outcome.meaning().to_owned(),
+                packets,
+            })
+            .collect();
+        Ok(Counters { outcomes })
+    }
+}
+
+/// Names by number, of all that connections may name.
+struct Names<'a>(Vec<(u16, &'a str, Vec<(u16, &'a str)>)>);
+
+impl<'a> Names<'a> {
+    fn of(engine: &'a Engine) -> Self {
+        let backends = |service: &'a ServiceIdentity| {
+            service.backends.values().map(|backend| (backend.id, backend.name.as_str())).collect()
+        };
+        let services = engine.identities.services();
+        Self(services.map(|(_, service)| (service.number, service.name.as_str(), backends(service))).collect())
+    }
+
+    fn of_connection(&self, connection: &dataplane::Connection) -> Option<(&'a str, &'a str)> {
+        let (_, service, backends) = self.0.iter().find(|(number, ..)| *number == connection.service)?;
+        let (_, backend) = backends.iter().find(|(id, _)| *id == connection.backend)?;
+        Some((service, backend))
+    }
+}
+
+fn known<'a>(what: &str, wanted: Option<&String>, mut names: impl Iterator<Item = &'a str> + Clone) -> Result<(), Refusal> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let all = names.clone();
+    if names.any(|name| name == wanted) {
+        return Ok(());
+    }
+    let all: std::collections::BTreeSet<_> = all.collect();
+    let all: Vec<_> = all.into_iter().collect();
+    Err(Refusal::Unknown(format!("no {what} {wanted:?}; there are {}", all.join(", "))))
+}
+
+fn interface(attachment: &dataplane::Attachment) -> Interface {
+    let mode = if attachment.native { "native" } else { "generic" };
+    Interface { name: attachment.interface.clone(), mode: mode.to_owned() }
+}
+
+fn shown(counters: &BackendCounters, connections: u64) -> Traffic {
+    let BackendCounters { opened, packets_in, bytes_in, packets_out, bytes_out } = *counters;
+    Traffic { connections, opened, packets_in, bytes_in, packets_out, bytes_out }
+}
+
+fn sum(total: &mut Traffic, more: &Traffic) {
+    let mut counted = counters_of(total);
+    add(&mut counted, &counters_of(more));
+    *total = shown(&counted, total.connections + more.connections);
+}
+
+fn counters_of(traffic: &Traffic) -> BackendCounters {
+    let Traffic { opened, packets_in, bytes_in, packets_out, bytes_out, .. } = *traffic;
+    BackendCounters { opened, packets_in, bytes_in, packets_out, bytes_out }
+}

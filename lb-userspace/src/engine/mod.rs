@@ -1,0 +1,334 @@
+//! The one task that owns the running state. Everything that changes it — a request, a health event, a neighbour, a reload —
+//! comes in through its inbox, one at a time; what follows from it is computed whole before anything is touched.
+
+mod change;
+mod handle;
+mod look;
+mod vips;
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use lb_common::abi::BackendCounters;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant as TokioInstant, interval, sleep_until};
+
+use crate::api::Refusal;
+use crate::api::types::{AddBackend, ChangeBackend, Changed, Reloaded};
+use crate::config::{Config, ConfigError};
+use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot};
+use crate::desired_state::{DesiredService, Inputs, with_overrides};
+use crate::handoff::DrainOutcome;
+use crate::health::{self, Monitor, Status, Target, TargetId};
+use crate::host_checks;
+use crate::neighbours::{NeighbourError, Resolution, Resolver, Watch};
+use crate::observed_state::Observed;
+use crate::persisted::{Overrides, PersistError};
+use crate::reconcile::{self, Exhausted, Identities};
+
+pub use handle::EngineHandle;
+
+use vips::Vips;
+
+/// Health and neighbour changes within this time become one change of the tables.
+const COALESCE: Duration = Duration::from_millis(20);
+/// How often departures are looked after.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often timed-out entries are swept; they must be within 2^15 ticks, a day and a half, of their end.
+const SWEEP_EVERY: u32 = 60;
+/// Seed of the choice of backends by hash. The same everywhere, so that the balancers of a fleet agree.
+const SELECTION_SEED: u64 = 0x6c62;
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The kernel side.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The neighbour table.
+    #[error(transparent)]
+    Neighbours(#[from] NeighbourError),
+    /// The overrides.
+    #[error(transparent)]
+    Persisted(#[from] PersistError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The VIPs.
+    #[error(transparent)]
+    Vip(#[from] crate::vip::VipError),
+    /// The configuration together with the overrides.
+    #[error("the configuration does not go together with what was changed at run time: {0}")]
+    Refused(Refusal),
+}
+
+/// The running state.
+pub struct Engine {
+    /// As the file says.
+    file: Config,
+    /// As the file says and the overrides change it.
+    effective: Config,
+    overrides: Overrides,
+    handed_off: BTreeSet<String>,
+    identities: Identities,
+    published: Vec<ServiceEntry>,
+    hops: HashMap<IpAddr, Resolution>,
+    dataplane: Dataplane,
+    monitor: Monitor,
+    resolver: Resolver,
+    vips: Vips,
+    started: Instant,
+    warned: BTreeSet<String>,
+    housekeepings: u32,
+}
+
+/// What reaches the engine.
+pub struct Inbox {
+    requests: mpsc::Receiver<Request>,
+    health: mpsc::UnboundedReceiver<health::Event>,
+    neighbours: mpsc::UnboundedReceiver<()>,
+    _watch: Watch,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// What others ask of the engine.
+enum Request {
+    /// To look at something; changes nothing.
+    Look(Box<dyn FnOnce(&Engine) + Send>),
+    Add(AddBackend, Reply<Changed>),
+    Change(ChangeBackend, Reply<Changed>),
+    Reload(Reply<Reloaded>),
+    DrainForHandoff(String, Reply<DrainOutcome>),
+    UndrainAfterHandoff(String, Option<Reply<()>>),
+}
+
+/// A next state of everything, computed whole and not yet in force.
+struct Next {
+    file: Config,
+    effective: Config,
+    overrides: Overrides,
+    handed_off: BTreeSet<String>,
+    identities: Identities,
+    entries: Vec<ServiceEntry>,
+    snapshot: Snapshot,
+}
+
+impl Engine {
+    /// Loads and attaches the program and brings the tables up; nothing gets traffic before its first probe succeeds.
+    ///
+    /// # Errors
+    /// Anything that the daemon cannot do without; what was set up is taken down again.
+    pub async fn start(file: Config, object: &Object) -> Result<(Self, Inbox, EngineHandle), StartError> {
+        let overrides = Overrides::load(&file.daemon.state_directory)?;
+        let options = LoadOptions {
+            max_connections: file.daemon.max_connections,
+            learn_return_hops: true,
+            selection_seed: SELECTION_SEED,
+        };
+        let dataplane = Dataplane::load(object, options)?;
+        let (health_events, health) = mpsc::unbounded_channel();
+        let (neighbour_events, neighbours) = mpsc::unbounded_channel();
+        let watch = Resolver::watch(neighbour_events).await?;
+        let mut engine = Self {
+            effective: file.clone(),
+            file,
+            overrides,
+            handed_off: BTreeSet::new(),
+            identities: Identities::default(),
+            published: Vec::new(),
+            hops: HashMap::new(),
+            dataplane,
+            monitor: Monitor::new(health_events),
+            resolver: Resolver::new().await?,
+            vips: Vips::default(),
+            started: Instant::now(),
+            warned: BTreeSet::new(),
+            housekeepings: 0,
+        };
+        engine.begin().await?;
+        let (sender, requests) = mpsc::channel(64);
+        Ok((engine, Inbox { requests, health, neighbours, _watch: watch }, EngineHandle::new(sender)))
+    }
+
+    async fn begin(&mut self) -> Result<(), StartError> {
+        self.effective = with_overrides(&self.file, &self.overrides);
+        self.resolve().await;
+        let next = self
+            .next(self.file.clone(), self.overrides.clone(), self.handed_off.clone())
+            .map_err(StartError::Refused)?;
+        self.commit(next);
+        for interface in self.file.daemon.interfaces.clone() {
+            let attachment = self.dataplane.attach(&interface, self.file.daemon.xdp_mode)?;
+            let mode = if attachment.native { "native" } else { "generic" };
+            tracing::info!(interface, mode, "attached");
+        }
+        self.vips.set(&self.file.services).await?;
+        Ok(())
+    }
+
+    /// Works until `shutdown`, then takes the VIPs off and, by dropping it, detaches the program.
+    pub async fn run(mut self, mut inbox: Inbox, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        let mut housekeeping = interval(HOUSEKEEPING);
+        let mut due: Option<TokioInstant> = None;
+        let mut hops_changed = false;
+        loop {
+            let wake = due.unwrap_or_else(|| TokioInstant::now() + HOUSEKEEPING);
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(request) = inbox.requests.recv() => self.handle(request).await,
+                Some(_) = inbox.health.recv() => {
+                    due.get_or_insert_with(|| TokioInstant::now() + COALESCE);
+                }
+                Some(()) = inbox.neighbours.recv() => {
+                    hops_changed = true;
+                    due.get_or_insert_with(|| TokioInstant::now() + COALESCE);
+                }
+                () = sleep_until(wake), if due.is_some() => {
+                    due = None;
+                    while inbox.neighbours.try_recv().is_ok() {}
+                    if std::mem::take(&mut hops_changed) {
+                        self.resolve().await;
+                    }
+                    self.reconcile();
+                }
+                _ = housekeeping.tick() => self.keep_house(),
+            }
+        }
+        self.vips.clear().await;
+    }
+
+    /// Looks up where each backend's packets go. What cannot be looked up now keeps its old next hop.
+    async fn resolve(&mut self) {
+        let addresses: BTreeSet<IpAddr> = self
+            .effective
+            .services
+            .iter()
+            .flat_map(|service| service.backends.iter().map(|backend| backend.address))
+            .chain(self.identities.services().flat_map(|(_, s)| s.backends.keys().map(|e| IpAddr::V4(*e.ip()))))
+            .collect();
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        match self.resolver.resolve(&addresses).await {
+            Ok(hops) => self.hops = hops,
+            Err(error) => tracing::warn!(%error, "cannot look up next hops; the old ones stay"),
+        }
+    }
+
+    /// Brings the tables in line with health and neighbours.
+    fn reconcile(&mut self) {
+        match self.next(self.file.clone(), self.overrides.clone(), self.handed_off.clone()) {
+            Ok(next) => self.commit(next),
+            Err(error) => tracing::error!(%error, "cannot bring the tables up to date; they stay as they are"),
+        }
+    }
+
+    /// Computes everything that follows from a file, overrides and hand-offs; touches nothing.
+    fn next(&self, file: Config, overrides: Overrides, handed_off: BTreeSet<String>) -> Result<Next, Refusal> {
+        let effective = with_overrides(&file, &overrides);
+        let desired = self.desired(&effective, &overrides, &handed_off);
+        let clock = self.dataplane.clock();
+        let mut identities = self.identities.clone();
+        identities
+            .adopt(&reconcile::wanted(&desired, |timeout| clock.ticks(timeout)), |id| self.counters(id))
+            .map_err(|error: Exhausted| Refusal::Conflict(error.to_string()))?;
+        let entries = reconcile::entries(&desired, &identities, &self.hops);
+        let snapshot = Snapshot::build(&entries).map_err(|error| Refusal::Conflict(error.to_string()))?;
+        Ok(Next { file, effective, overrides, handed_off, identities, entries, snapshot })
+    }
+
+    fn desired(
+        &self,
+        effective: &Config,
+        overrides: &Overrides,
+        handed_off: &BTreeSet<String>,
+    ) -> Vec<DesiredService> {
+        let inputs = Inputs { config: effective, overrides, handed_off };
+        inputs.desired(|id| self.monitor.health(id).map_or(Status::Checking, |health| health.status))
+    }
+
+    /// Puts a next state in force with one flip of the tables.
+    fn commit(&mut self, next: Next) {
+        let retarget = self.published.is_empty() || next.effective != self.effective;
+        self.file = next.file;
+        self.effective = next.effective;
+        self.overrides = next.overrides;
+        self.handed_off = next.handed_off;
+        self.identities = next.identities;
+        if next.entries != self.published {
+            // Waiting for the grace period takes 10 to 20 ms.
+            tokio::task::block_in_place(|| self.dataplane.publish(&next.snapshot));
+            self.published = next.entries;
+        }
+        if retarget {
+            self.monitor.set_targets(targets(&self.effective));
+        }
+    }
+
+    /// Once a second: lets go of what has left and whose last connection has ended, sweeps, and warns of what is new.
+    fn keep_house(&mut self) {
+        self.housekeepings = self.housekeepings.wrapping_add(1);
+        if self.identities.has_departures()
+            && let Some(observed) = self.observe()
+        {
+            let mut identities = self.identities.clone();
+            identities.give_back(&observed);
+            let changed = identities.let_go(&observed, |id| self.counters(id));
+            self.identities = identities;
+            if changed {
+                self.reconcile();
+            }
+        }
+        if self.housekeepings % SWEEP_EVERY == 0
+            && let Ok(now) = self.dataplane.now()
+        {
+            let swept = self.dataplane.connections().sweep(now);
+            tracing::debug!(swept, "swept timed-out connections");
+        }
+        self.warn();
+    }
+
+    /// Logs each warning when it appears. The first second is for neighbours to answer.
+    fn warn(&mut self) {
+        if self.started.elapsed() < 2 * HOUSEKEEPING {
+            return;
+        }
+        let warnings: BTreeSet<_> = host_checks::warnings(&self.effective, &self.hops).into_iter().collect();
+        for warning in warnings.difference(&self.warned) {
+            tracing::warn!("{warning}");
+        }
+        self.warned = warnings;
+    }
+
+    fn observe(&self) -> Option<Observed> {
+        match self.dataplane.now() {
+            Ok(now) => Some(Observed::count(self.dataplane.connections(), now)),
+            Err(error) => {
+                tracing::error!(%error, "cannot read the connection table");
+                None
+            }
+        }
+    }
+
+    fn counters(&self, backend: u16) -> BackendCounters {
+        self.dataplane.counters().backend(backend).unwrap_or_default()
+    }
+}
+
+/// What is to be probed.
+fn targets(config: &Config) -> Vec<Target> {
+    let of_service = |service: &crate::config::Service| {
+        let check = service.health.clone()?;
+        Some(service.backends.iter().map({
+            let service = service.name.clone();
+            move |backend| Target {
+                id: TargetId { service: service.clone(), backend: backend.name.clone() },
+                address: (backend.address, backend.port.get()).into(),
+                check: check.clone(),
+            }
+        }).collect::<Vec<_>>())
+    };
+    config.services.iter().filter_map(of_service).flatten().collect()
+}

@@ -1,0 +1,78 @@
+//! The VIPs that `manage_vip` makes ours: on the interface while the daemon runs, announced to the neighbours.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::config::Service;
+use crate::task::OwnedTask;
+use crate::vip::{self, VipError};
+
+/// A second announcement, in case the first was lost (RFC 5227 section 2.3).
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(2);
+
+/// VIPs with their interfaces.
+#[derive(Debug, Default)]
+pub(super) struct Vips {
+    present: BTreeSet<(IpAddr, String)>,
+    announcement: Option<OwnedTask>,
+}
+
+impl Vips {
+    /// Makes the managed VIPs of these services the ones that are on their interfaces: new ones first.
+    ///
+    /// # Errors
+    /// The kernel refuses; the ones that were added before stay, and none is taken off.
+    pub(super) async fn set(&mut self, services: &[Service]) -> Result<(), VipError> {
+        let wanted: BTreeSet<_> = services
+            .iter()
+            .filter_map(|service| Some((service.vip, service.manage_vip.clone()?)))
+            .collect();
+        let mut new = Vec::new();
+        for (address, interface) in wanted.difference(&self.present) {
+            let added = vip::add(*address, interface).await?;
+            tracing::info!(vip = %address, interface, ours = added.is_ours(), "VIP is on the interface");
+            if added.is_ours() {
+                new.push((*address, interface.clone()));
+            }
+        }
+        let old: Vec<_> = self.present.difference(&wanted).cloned().collect();
+        take_off(&old).await;
+        self.present = wanted;
+        if !new.is_empty() {
+            announce(&new);
+            self.announcement = Some(OwnedTask::spawn(async move {
+                tokio::time::sleep(ANNOUNCE_AGAIN).await;
+                announce(&new);
+            }));
+        }
+        Ok(())
+    }
+
+    /// Takes all of them off.
+    pub(super) async fn clear(&mut self) {
+        self.announcement = None;
+        let all: Vec<_> = std::mem::take(&mut self.present).into_iter().collect();
+        take_off(&all).await;
+    }
+}
+
+fn announce(vips: &[(IpAddr, String)]) {
+    for (address, interface) in vips {
+        let IpAddr::V4(address) = address else { continue };
+        if let Err(error) = vip::announce(*address, interface) {
+            tracing::warn!(vip = %address, interface, %error, "cannot announce the VIP by gratuitous ARP");
+        }
+    }
+}
+
+/// Leaves alone what somebody else put there; see [`vip::remove`].
+async fn take_off(vips: &[(IpAddr, String)]) {
+    for (address, interface) in vips {
+        match vip::remove(*address, interface).await {
+            Ok(true) => tracing::info!(vip = %address, interface, "VIP taken off the interface"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(vip = %address, interface, %error, "cannot take the VIP off"),
+        }
+    }
+}
