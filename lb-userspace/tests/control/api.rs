@@ -257,6 +257,7 @@ async fn an_answer_that_is_not_read_is_given_up() {
         .write_all(b"GET /v1/connections?limit=50000 HTTP/1.1\r\nHost: lbd\r\n\r\n")
         .await
         .unwrap();
+    stream.readable().await.unwrap();
     tokio::time::sleep(Duration::from_secs(12)).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
