@@ -1,6 +1,10 @@
 //! The load balancer's daemon.
 
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "what happens before logging is set up goes to the terminal")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "what happens before logging is set up goes to the terminal"
+)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,16 +72,27 @@ fn run(args: &Args) -> anyhow::Result<()> {
         None => Object::embedded()?,
     };
     set_up_logging(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(config, &object))
 }
 
 fn set_up_logging(args: &Args) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
-        .with_context(|| format!("--log {:?}: not a log filter; for example: info,lb::health=debug", args.log))?;
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log).with_context(|| {
+        format!(
+            "--log {:?}: not a log filter; for example: info,lb::health=debug",
+            args.log
+        )
+    })?;
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match args.log_format {
-        LogFormat::Human => logging.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Human => logging
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
         LogFormat::Json => logging.json().init(),
     }
     Ok(())
@@ -101,11 +116,24 @@ async fn serve(config: Config, object: &Object) -> anyhow::Result<()> {
         engine.forward_program_log();
         engine
     };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "lbd is running");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        "lbd is running"
+    );
 
-    let api = tokio::spawn(lb::api::server::serve(socket, handle.clone(), until(stopped.clone())));
-    let metrics = metrics
-        .map(|listener| tokio::spawn(lb::metrics::serve(listener, handle.clone(), until(stopped.clone()))));
+    let api = tokio::spawn(lb::api::server::serve(
+        socket,
+        handle.clone(),
+        until(stopped.clone()),
+    ));
+    let metrics = metrics.map(|listener| {
+        tokio::spawn(lb::metrics::serve(
+            listener,
+            handle.clone(),
+            until(stopped.clone()),
+        ))
+    });
     let signals = tokio::spawn(obey_signals(handle, stop));
     engine.run(inbox, until(stopped)).await;
 

@@ -29,24 +29,36 @@ impl Engine {
     }
 
     async fn add(&mut self, request: &AddBackend) -> Result<Changed, Refusal> {
-        if !self.effective.services.iter().any(|service| service.name == request.service) {
+        if !self
+            .effective
+            .services
+            .iter()
+            .any(|service| service.name == request.service)
+        {
             return Err(self.unknown_service(&request.service));
         }
-        self.effective.admits(&request.service, &request.backend).map_err(Refusal::Invalid)?;
+        self.effective
+            .admits(&request.service, &request.backend)
+            .map_err(Refusal::Invalid)?;
         let in_file = backend_in(&self.file, &request.service, &request.backend.name).cloned();
         let mut overrides = self.overrides.clone();
         overrides.apply_add(&request.service, &request.backend, in_file.as_ref());
         self.apply_overrides(overrides)?;
         self.resolve().await;
         self.reconcile();
-        Ok(self.changed(&[(request.service.clone(), request.backend.name.clone())], "added"))
+        Ok(self.changed(
+            &[(request.service.clone(), request.backend.name.clone())],
+            "added",
+        ))
     }
 
     fn change(&mut self, request: &ChangeBackend) -> Result<Changed, Refusal> {
         if let BackendChange::Weight(Some(weight)) = request.change
             && !limits::WEIGHT.contains(&i64::from(weight))
         {
-            return Err(Refusal::Invalid(format!("weight {weight}: a weight is 0 to 256; 0 means no new connections")));
+            return Err(Refusal::Invalid(format!(
+                "weight {weight}: a weight is 0 to 256; 0 means no new connections"
+            )));
         }
         let meant = self.meant(request)?;
         let mut overrides = self.overrides.clone();
@@ -56,7 +68,14 @@ impl Engine {
             different |= overrides.apply_change(service, name, request.change, in_file);
         }
         self.apply_overrides(overrides)?;
-        Ok(self.changed(&meant, if different { done(request.change) } else { "no change" }))
+        Ok(self.changed(
+            &meant,
+            if different {
+                done(request.change)
+            } else {
+                "no change"
+            },
+        ))
     }
 
     /// The backends that a request means: at least one.
@@ -69,25 +88,55 @@ impl Engine {
         }
         let meant: Vec<_> = services
             .iter()
-            .filter(|service| request.service.as_ref().is_none_or(|wanted| *wanted == service.name))
-            .filter(|service| service.backends.iter().any(|backend| backend.name == request.name))
+            .filter(|service| {
+                request
+                    .service
+                    .as_ref()
+                    .is_none_or(|wanted| *wanted == service.name)
+            })
+            .filter(|service| {
+                service
+                    .backends
+                    .iter()
+                    .any(|backend| backend.name == request.name)
+            })
             .map(|service| (service.name.clone(), request.name.clone()))
             .collect();
         if meant.is_empty() {
             let known: BTreeSet<_> = services
                 .iter()
-                .flat_map(|service| service.backends.iter().map(|backend| format!("{}/{}", service.name, backend.name)))
+                .flat_map(|service| {
+                    service
+                        .backends
+                        .iter()
+                        .map(|backend| format!("{}/{}", service.name, backend.name))
+                })
                 .collect();
             let known: Vec<_> = known.into_iter().collect();
-            let place = request.service.as_ref().map_or(String::new(), |service| format!(" in service {service:?}"));
-            let known = if known.is_empty() { "there are none".into() } else { format!("there are {}", known.join(", ")) };
-            return Err(Refusal::Unknown(format!("no backend {:?}{place}; {known}", request.name)));
+            let place = request
+                .service
+                .as_ref()
+                .map_or(String::new(), |service| format!(" in service {service:?}"));
+            let known = if known.is_empty() {
+                "there are none".into()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
+            return Err(Refusal::Unknown(format!(
+                "no backend {:?}{place}; {known}",
+                request.name
+            )));
         }
         Ok(meant)
     }
 
     fn unknown_service(&self, name: &str) -> Refusal {
-        let known: Vec<_> = self.effective.services.iter().map(|service| service.name.as_str()).collect();
+        let known: Vec<_> = self
+            .effective
+            .services
+            .iter()
+            .map(|service| service.name.as_str())
+            .collect();
         Refusal::Unknown(format!("no service {name:?}; there are {}", known.join(", ")))
     }
 
@@ -107,7 +156,11 @@ impl Engine {
             .look_at_services()
             .into_iter()
             .flat_map(|service| service.backends)
-            .filter(|backend| meant.iter().any(|(s, b)| *s == backend.service && *b == backend.name))
+            .filter(|backend| {
+                meant
+                    .iter()
+                    .any(|(s, b)| *s == backend.service && *b == backend.name)
+            })
             .collect();
         let messages = meant
             .iter()
@@ -124,15 +177,15 @@ impl Engine {
 
     /// Reads the file again; applies it whole or not at all.
     async fn reload(&mut self) -> Result<Reloaded, Refusal> {
-        let file = config::load(&self.file.file, &ThisHost)
-            .map_err(|error| refused(&error.to_string()))?;
+        let file = config::load(&self.file.file, &ThisHost).map_err(|error| refused(&error.to_string()))?;
         if let Some(key) = fixed_key(&self.file, &file) {
             return Err(refused(&format!(
                 "{}: daemon.{key} cannot change while lbd runs; change it back, or restart lbd",
                 file.file.display()
             )));
         }
-        let (overrides, mut lines) = still_meaningful(&file, &self.overrides).map_err(|error| refused(&error))?;
+        let (overrides, mut lines) =
+            still_meaningful(&file, &self.overrides).map_err(|error| refused(&error))?;
         let mut changes = reconcile::changes(&self.file, &file);
         changes.append(&mut lines);
         let next = self.next(file, overrides, self.handed_off.clone())?;
@@ -160,19 +213,35 @@ impl Engine {
     /// Takes a web server out for a hand-off, unless that would leave one of its services without any backend.
     fn drain_for_handoff(&mut self, server: &str) -> Result<DrainOutcome, Refusal> {
         let services = self.look_at_services();
-        let of_server = |backend: &crate::api::types::Backend| backend.name == server && backend.state != BackendState::Leaving;
-        if !services.iter().any(|service| service.backends.iter().any(of_server)) {
+        let of_server = |backend: &crate::api::types::Backend| {
+            backend.name == server && backend.state != BackendState::Leaving
+        };
+        if !services
+            .iter()
+            .any(|service| service.backends.iter().any(of_server))
+        {
             return Ok(DrainOutcome::NoBackend);
         }
-        if !services.iter().any(|service| service.backends.iter().any(|b| of_server(b) && b.eligible)) {
+        if !services
+            .iter()
+            .any(|service| service.backends.iter().any(|b| of_server(b) && b.eligible))
+        {
             return Ok(DrainOutcome::AlreadyDrained);
         }
         let needs_it = services.iter().find(|service| {
-            service.backends.iter().any(|backend| of_server(backend) && backend.eligible)
-                && !service.backends.iter().any(|backend| backend.name != server && backend.eligible)
+            service
+                .backends
+                .iter()
+                .any(|backend| of_server(backend) && backend.eligible)
+                && !service
+                    .backends
+                    .iter()
+                    .any(|backend| backend.name != server && backend.eligible)
         });
         if let Some(service) = needs_it {
-            return Ok(DrainOutcome::LastOne { service: service.name.clone() });
+            return Ok(DrainOutcome::LastOne {
+                service: service.name.clone(),
+            });
         }
         let mut handed_off = self.handed_off.clone();
         handed_off.insert(server.to_owned());
@@ -230,9 +299,13 @@ fn still_meaningful(file: &Config, overrides: &Overrides) -> Result<(Overrides, 
             let in_file = backend_in(file, service, name).is_some();
             let meaningful = known && (in_file || change.added.is_some());
             if !meaningful {
-                lines.push(format!("backend {service}/{name}: its override is forgotten, since the backend is gone"));
+                lines.push(format!(
+                    "backend {service}/{name}: its override is forgotten, since the backend is gone"
+                ));
             } else if in_file && change.added.take().is_some() {
-                lines.push(format!("backend {service}/{name}: is in the file now, which counts from here on"));
+                lines.push(format!(
+                    "backend {service}/{name}: is in the file now, which counts from here on"
+                ));
             }
             meaningful && *change != Default::default()
         });
@@ -246,7 +319,10 @@ fn still_meaningful(file: &Config, overrides: &Overrides) -> Result<(Overrides, 
     for (service, changes) in &kept.backends {
         for added in changes.values().filter_map(|change| change.added.as_ref()) {
             config.admits(service, added).map_err(|reason| {
-                format!("{reason} (added at run time: remove it with `lbctl backend remove {service}/{}`)", added.name)
+                format!(
+                    "{reason} (added at run time: remove it with `lbctl backend remove {service}/{}`)",
+                    added.name
+                )
             })?;
             if let Some(service) = config.services.iter_mut().find(|known| known.name == *service) {
                 service.backends.push(added.clone());
@@ -295,7 +371,10 @@ mod tests {
 
         let (kept, lines) = still_meaningful(&file, &overrides).unwrap();
         assert!(kept.get("www", "web1").unwrap().drained && kept.get("www", "web3").is_some());
-        assert_eq!(lines, ["backend gone/web1: its override is forgotten, since the backend is gone"]);
+        assert_eq!(
+            lines,
+            ["backend gone/web1: its override is forgotten, since the backend is gone"]
+        );
 
         let mut with_web3 = file.clone();
         with_web3.services[0].backends.push(web3.clone());

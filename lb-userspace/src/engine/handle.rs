@@ -23,7 +23,10 @@ pub struct EngineHandle {
 
 impl EngineHandle {
     pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
-        Self { requests, handing_off: Arc::default() }
+        Self {
+            requests,
+            handing_off: Arc::default(),
+        }
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
@@ -37,12 +40,14 @@ impl EngineHandle {
         &self,
         look: impl FnOnce(&Engine) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.ask(|reply| Request::Look(Box::new(move |engine| drop(reply.send(look(engine)))))).await
+        self.ask(|reply| Request::Look(Box::new(move |engine| drop(reply.send(look(engine))))))
+            .await
     }
 
     async fn site(&self) -> Result<Site, Refusal> {
         self.look(|engine| {
-            let none = || Refusal::Conflict("the configuration has no [site] to hand to web servers".to_owned());
+            let none =
+                || Refusal::Conflict("the configuration has no [site] to hand to web servers".to_owned());
             engine.file.site.clone().ok_or_else(none)
         })
         .await
@@ -60,7 +65,10 @@ impl Control for EngineHandle {
 
     async fn backends(&self) -> Result<Vec<Backend>, Refusal> {
         let services = self.services().await?;
-        Ok(services.into_iter().flat_map(|service| service.backends).collect())
+        Ok(services
+            .into_iter()
+            .flat_map(|service| service.backends)
+            .collect())
     }
 
     async fn add_backend(&self, request: AddBackend) -> Result<Changed, Refusal> {
@@ -97,24 +105,34 @@ impl Control for EngineHandle {
 
     async fn site_status(&self) -> Result<SiteStatus, Refusal> {
         let site = self.site().await?;
-        handoff::status(&site).await.map_err(|error| Refusal::Configuration(error.to_string()))
+        handoff::status(&site)
+            .await
+            .map_err(|error| Refusal::Configuration(error.to_string()))
     }
 }
 
 impl Drainer for EngineHandle {
     async fn drain(&self, server: &str) -> Result<DrainOutcome, String> {
         let server = server.to_owned();
-        self.ask(|reply| Request::DrainForHandoff(server, reply)).await.map_err(|error| error.to_string())
+        self.ask(|reply| Request::DrainForHandoff(server, reply))
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn connections(&self, server: &str) -> Result<u64, String> {
         let backends = Control::backends(self).await.map_err(|error| error.to_string())?;
-        Ok(backends.iter().filter(|backend| backend.name == server).map(|backend| backend.traffic.connections).sum())
+        Ok(backends
+            .iter()
+            .filter(|backend| backend.name == server)
+            .map(|backend| backend.traffic.connections)
+            .sum())
     }
 
     async fn undrain(&self, server: &str) -> Result<(), String> {
         let server = server.to_owned();
-        self.ask(|reply| Request::UndrainAfterHandoff(server, Some(reply))).await.map_err(|error| error.to_string())
+        self.ask(|reply| Request::UndrainAfterHandoff(server, Some(reply)))
+            .await
+            .map_err(|error| error.to_string())
     }
 
     fn undrain_later(&self, server: &str) {

@@ -9,8 +9,8 @@ use lb_common::tcp_state::STATES;
 use super::Engine;
 use crate::api::Refusal;
 use crate::api::types::{
-    Backend, BackendState, Connection, ConnectionFilter, Connections, Counters, Health, Interface, Outcome, Service,
-    Status, Traffic,
+    Backend, BackendState, Connection, ConnectionFilter, Connections, Counters, Health, Interface, Outcome,
+    Service, Status, Traffic,
 };
 use crate::config;
 use crate::dataplane;
@@ -59,8 +59,12 @@ impl Engine {
             .zip(desired)
             .map(|(backend, desired)| self.backend(service, backend, desired, identity, observed))
             .collect();
-        let leaving = identity.iter().flat_map(|identity| &identity.backends).filter(|(_, backend)| backend.leaving);
-        backends.extend(leaving.map(|(endpoint, backend)| self.leaving(service, *endpoint, backend, observed)));
+        let leaving = identity
+            .iter()
+            .flat_map(|identity| &identity.backends)
+            .filter(|(_, backend)| backend.leaving);
+        backends
+            .extend(leaving.map(|(endpoint, backend)| self.leaving(service, *endpoint, backend, observed)));
         let mut traffic = identity.map_or_else(Traffic::default, |identity| shown(&identity.retired, 0));
         for backend in &backends {
             sum(&mut traffic, &backend.traffic);
@@ -89,7 +93,8 @@ impl Engine {
     ) -> Backend {
         let known = reconcile::endpoint_of(backend).and_then(|endpoint| identity?.backends.get(&endpoint));
         let in_file = self.file.services.iter().find(|known| known.name == service.name);
-        let in_file = in_file.and_then(|known| known.backends.iter().find(|known| known.name == backend.name));
+        let in_file =
+            in_file.and_then(|known| known.backends.iter().find(|known| known.name == backend.name));
         let change = self.overrides.get(&service.name, &backend.name);
         let mut overrides = change.map_or_else(Vec::new, |change| change.describe(in_file));
         if self.handed_off.contains(&backend.name) {
@@ -126,7 +131,11 @@ impl Engine {
             weight: 0,
             state: BackendState::Leaving,
             eligible: false,
-            health: Health { status: "unchecked".into(), since_seconds: 0, reason: "no longer configured".into() },
+            health: Health {
+                status: "unchecked".into(),
+                since_seconds: 0,
+                reason: "no longer configured".into(),
+            },
             overrides: Vec::new(),
             next_hop: self.next_hop(IpAddr::V4(*endpoint.ip())),
             traffic: self.traffic(identity, observed),
@@ -134,15 +143,23 @@ impl Engine {
     }
 
     fn traffic(&self, identity: &BackendIdentity, observed: &Observed) -> Traffic {
-        shown(&since(&self.counters(identity.id), &identity.baseline), observed.open(identity.id))
+        shown(
+            &since(&self.counters(identity.id), &identity.baseline),
+            observed.open(identity.id),
+        )
     }
 
     fn health(&self, service: &config::Service, backend: &str) -> Health {
-        let id = TargetId { service: service.name.clone(), backend: backend.to_owned() };
+        let id = TargetId {
+            service: service.name.clone(),
+            backend: backend.to_owned(),
+        };
         match self.monitor.health(&id) {
             Some(health) => Health {
                 status: health.status.to_string(),
-                since_seconds: SystemTime::now().duration_since(health.since).map_or(0, |since| since.as_secs()),
+                since_seconds: SystemTime::now()
+                    .duration_since(health.since)
+                    .map_or(0, |since| since.as_secs()),
                 reason: health.reason,
             },
             None => Health {
@@ -156,19 +173,34 @@ impl Engine {
     fn next_hop(&self, address: IpAddr) -> Option<String> {
         let hop = reconcile::next_hop(&self.hops, address)?;
         let mac = hop.destination_mac.map(|byte| format!("{byte:02x}")).join(":");
-        let interface = nix::net::if_::if_indextoname(hop.interface_index)
-            .map_or_else(|_| hop.interface_index.to_string(), |name| name.to_string_lossy().into_owned());
+        let interface = nix::net::if_::if_indextoname(hop.interface_index).map_or_else(
+            |_| hop.interface_index.to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        );
         Some(format!("{mac} on {interface}"))
     }
 
     pub(super) fn look_at_connections(&self, filter: &ConnectionFilter) -> Result<Connections, Refusal> {
         self.check(filter)?;
-        let now = self.dataplane.now().map_err(|error| Refusal::Failed(error.to_string()))?;
+        let now = self
+            .dataplane
+            .now()
+            .map_err(|error| Refusal::Failed(error.to_string()))?;
         let limit = filter.limit.unwrap_or(DEFAULT_LIMIT);
-        let mut found = Connections { total: 0, connections: Vec::new() };
+        let mut found = Connections {
+            total: 0,
+            connections: Vec::new(),
+        };
         let names = Names::of(self);
-        for connection in self.dataplane.connections().iter(now).filter(|connection| connection.ticks_left >= 0) {
-            let Some((service, backend)) = names.of_connection(&connection) else { continue };
+        for connection in self
+            .dataplane
+            .connections()
+            .iter(now)
+            .filter(|connection| connection.ticks_left >= 0)
+        {
+            let Some((service, backend)) = names.of_connection(&connection) else {
+                continue;
+            };
             let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
             let client = IpAddr::V4(*connection.client.ip());
             if !fits(&filter.service, service)
@@ -186,7 +218,11 @@ impl Engine {
                     service: service.to_owned(),
                     backend: backend.to_owned(),
                     state: connection.state.name().to_owned(),
-                    expires_seconds: self.dataplane.clock().duration(connection.ticks_left.unsigned_abs()).as_secs(),
+                    expires_seconds: self
+                        .dataplane
+                        .clock()
+                        .duration(connection.ticks_left.unsigned_abs())
+                        .as_secs(),
                 });
             }
         }
@@ -197,20 +233,31 @@ impl Engine {
     fn check(&self, filter: &ConnectionFilter) -> Result<(), Refusal> {
         let names = Names::of(self);
         let services = || names.0.iter().map(|(_, service, _)| *service);
-        let backends = || names.0.iter().flat_map(|(_, _, backends)| backends.iter().map(|(_, name)| *name));
+        let backends = || {
+            names
+                .0
+                .iter()
+                .flat_map(|(_, _, backends)| backends.iter().map(|(_, name)| *name))
+        };
         known("service", filter.service.as_ref(), services())?;
         known("backend", filter.backend.as_ref(), backends())?;
         match &filter.state {
             Some(state) if !STATES.iter().any(|known| known.name() == state) => {
                 let states = STATES.map(|state| state.name()).join(", ");
-                Err(Refusal::Invalid(format!("no state {state:?}; there are {states}")))
+                Err(Refusal::Invalid(format!(
+                    "no state {state:?}; there are {states}"
+                )))
             }
             _ => Ok(()),
         }
     }
 
     pub(super) fn look_at_counters(&self) -> Result<Counters, Refusal> {
-        let outcomes = self.dataplane.counters().outcomes().map_err(|error| Refusal::Failed(error.to_string()))?;
+        let outcomes = self
+            .dataplane
+            .counters()
+            .outcomes()
+            .map_err(|error| Refusal::Failed(error.to_string()))?;
         let outcomes = outcomes
             .into_iter()
             .map(|(outcome, packets)| Outcome {
@@ -230,10 +277,18 @@ struct Names<'a>(Vec<(u16, &'a str, Vec<(u16, &'a str)>)>);
 impl<'a> Names<'a> {
     fn of(engine: &'a Engine) -> Self {
         let backends = |service: &'a ServiceIdentity| {
-            service.backends.values().map(|backend| (backend.id, backend.name.as_str())).collect()
+            service
+                .backends
+                .values()
+                .map(|backend| (backend.id, backend.name.as_str()))
+                .collect()
         };
         let services = engine.identities.services();
-        Self(services.map(|(_, service)| (service.number, service.name.as_str(), backends(service))).collect())
+        Self(
+            services
+                .map(|(_, service)| (service.number, service.name.as_str(), backends(service)))
+                .collect(),
+        )
     }
 
     fn of_connection(&self, connection: &dataplane::Connection) -> Option<(&'a str, &'a str)> {
@@ -243,7 +298,11 @@ impl<'a> Names<'a> {
     }
 }
 
-fn known<'a>(what: &str, wanted: Option<&String>, mut names: impl Iterator<Item = &'a str> + Clone) -> Result<(), Refusal> {
+fn known<'a>(
+    what: &str,
+    wanted: Option<&String>,
+    mut names: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), Refusal> {
     let Some(wanted) = wanted else { return Ok(()) };
     let all = names.clone();
     if names.any(|name| name == wanted) {
@@ -251,17 +310,36 @@ fn known<'a>(what: &str, wanted: Option<&String>, mut names: impl Iterator<Item 
     }
     let all: std::collections::BTreeSet<_> = all.collect();
     let all: Vec<_> = all.into_iter().collect();
-    Err(Refusal::Unknown(format!("no {what} {wanted:?}; there are {}", all.join(", "))))
+    Err(Refusal::Unknown(format!(
+        "no {what} {wanted:?}; there are {}",
+        all.join(", ")
+    )))
 }
 
 fn interface(attachment: &dataplane::Attachment) -> Interface {
     let mode = if attachment.native { "native" } else { "generic" };
-    Interface { name: attachment.interface.clone(), mode: mode.to_owned() }
+    Interface {
+        name: attachment.interface.clone(),
+        mode: mode.to_owned(),
+    }
 }
 
 fn shown(counters: &BackendCounters, connections: u64) -> Traffic {
-    let BackendCounters { opened, packets_in, bytes_in, packets_out, bytes_out } = *counters;
-    Traffic { connections, opened, packets_in, bytes_in, packets_out, bytes_out }
+    let BackendCounters {
+        opened,
+        packets_in,
+        bytes_in,
+        packets_out,
+        bytes_out,
+    } = *counters;
+    Traffic {
+        connections,
+        opened,
+        packets_in,
+        bytes_in,
+        packets_out,
+        bytes_out,
+    }
 }
 
 fn sum(total: &mut Traffic, more: &Traffic) {
@@ -271,6 +349,19 @@ fn sum(total: &mut Traffic, more: &Traffic) {
 }
 
 fn counters_of(traffic: &Traffic) -> BackendCounters {
-    let Traffic { opened, packets_in, bytes_in, packets_out, bytes_out, .. } = *traffic;
-    BackendCounters { opened, packets_in, bytes_in, packets_out, bytes_out }
+    let Traffic {
+        opened,
+        packets_in,
+        bytes_in,
+        packets_out,
+        bytes_out,
+        ..
+    } = *traffic;
+    BackendCounters {
+        opened,
+        packets_in,
+        bytes_in,
+        packets_out,
+        bytes_out,
+    }
 }

@@ -150,7 +150,16 @@ impl Engine {
         };
         engine.begin().await?;
         let (sender, requests) = mpsc::channel(64);
-        Ok((engine, Inbox { requests, health, neighbours, _watch: watch }, EngineHandle::new(sender)))
+        Ok((
+            engine,
+            Inbox {
+                requests,
+                health,
+                neighbours,
+                _watch: watch,
+            },
+            EngineHandle::new(sender),
+        ))
     }
 
     async fn begin(&mut self) -> Result<(), StartError> {
@@ -208,7 +217,11 @@ impl Engine {
             .services
             .iter()
             .flat_map(|service| service.backends.iter().map(|backend| backend.address))
-            .chain(self.identities.services().flat_map(|(_, s)| s.backends.keys().map(|e| IpAddr::V4(*e.ip()))))
+            .chain(
+                self.identities
+                    .services()
+                    .flat_map(|(_, s)| s.backends.keys().map(|e| IpAddr::V4(*e.ip()))),
+            )
             .collect();
         let addresses: Vec<_> = addresses.into_iter().collect();
         match self.resolver.resolve(&addresses).await {
@@ -221,22 +234,40 @@ impl Engine {
     fn reconcile(&mut self) {
         match self.next(self.file.clone(), self.overrides.clone(), self.handed_off.clone()) {
             Ok(next) => self.commit(next),
-            Err(error) => tracing::error!(%error, "cannot bring the tables up to date; they stay as they are"),
+            Err(error) => {
+                tracing::error!(%error, "cannot bring the tables up to date; they stay as they are")
+            }
         }
     }
 
     /// Computes everything that follows from a file, overrides and hand-offs; touches nothing.
-    fn next(&self, file: Config, overrides: Overrides, handed_off: BTreeSet<String>) -> Result<Next, Refusal> {
+    fn next(
+        &self,
+        file: Config,
+        overrides: Overrides,
+        handed_off: BTreeSet<String>,
+    ) -> Result<Next, Refusal> {
         let effective = with_overrides(&file, &overrides);
         let desired = self.desired(&effective, &overrides, &handed_off);
         let clock = self.dataplane.clock();
         let mut identities = self.identities.clone();
         identities
-            .adopt(&reconcile::wanted(&desired, |timeout| clock.ticks(timeout)), |id| self.counters(id))
+            .adopt(
+                &reconcile::wanted(&desired, |timeout| clock.ticks(timeout)),
+                |id| self.counters(id),
+            )
             .map_err(|error: Exhausted| Refusal::Conflict(error.to_string()))?;
         let entries = reconcile::entries(&desired, &identities, &self.hops);
         let snapshot = Snapshot::build(&entries).map_err(|error| Refusal::Conflict(error.to_string()))?;
-        Ok(Next { file, effective, overrides, handed_off, identities, entries, snapshot })
+        Ok(Next {
+            file,
+            effective,
+            overrides,
+            handed_off,
+            identities,
+            entries,
+            snapshot,
+        })
     }
 
     fn desired(
@@ -245,8 +276,16 @@ impl Engine {
         overrides: &Overrides,
         handed_off: &BTreeSet<String>,
     ) -> Vec<DesiredService> {
-        let inputs = Inputs { config: effective, overrides, handed_off };
-        inputs.desired(|id| self.monitor.health(id).map_or(Status::Checking, |health| health.status))
+        let inputs = Inputs {
+            config: effective,
+            overrides,
+            handed_off,
+        };
+        inputs.desired(|id| {
+            self.monitor
+                .health(id)
+                .map_or(Status::Checking, |health| health.status)
+        })
     }
 
     /// Puts a next state in force with one flip of the tables.
@@ -295,7 +334,9 @@ impl Engine {
         if self.started.elapsed() < 2 * HOUSEKEEPING {
             return;
         }
-        let warnings: BTreeSet<_> = host_checks::warnings(&self.effective, &self.hops).into_iter().collect();
+        let warnings: BTreeSet<_> = host_checks::warnings(&self.effective, &self.hops)
+            .into_iter()
+            .collect();
         for warning in warnings.difference(&self.warned) {
             tracing::warn!("{warning}");
         }
@@ -321,14 +362,23 @@ impl Engine {
 fn targets(config: &Config) -> Vec<Target> {
     let of_service = |service: &crate::config::Service| {
         let check = service.health.clone()?;
-        Some(service.backends.iter().map({
-            let service = service.name.clone();
-            move |backend| Target {
-                id: TargetId { service: service.clone(), backend: backend.name.clone() },
-                address: (backend.address, backend.port.get()).into(),
-                check: check.clone(),
-            }
-        }).collect::<Vec<_>>())
+        Some(
+            service
+                .backends
+                .iter()
+                .map({
+                    let service = service.name.clone();
+                    move |backend| Target {
+                        id: TargetId {
+                            service: service.clone(),
+                            backend: backend.name.clone(),
+                        },
+                        address: (backend.address, backend.port.get()).into(),
+                        check: check.clone(),
+                    }
+                })
+                .collect::<Vec<_>>(),
+        )
     };
     config.services.iter().filter_map(of_service).flatten().collect()
 }
