@@ -101,7 +101,7 @@ impl Installer {
     pub fn new() -> Result<Self> {
         if process::find("apt-get").is_none() {
             bail!(
-                "this system has no apt, so please install what these Debian packages contain by its own means"
+                "this system has no apt: install by its own means what the Debian packages named below contain"
             );
         }
         sudo::as_root("sh", &[])?;

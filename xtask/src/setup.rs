@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::{
     linker::{self, Linker},
@@ -82,7 +82,8 @@ fn install_missing(needs: Needs) -> Result<()> {
             installer.install(&missing.lab)?;
         }
         if !missing.compiler.is_empty() {
-            installer.install(&missing.compiler).context(WITHOUT_APT)?;
+            let installed = installer.install(&missing.compiler);
+            installed.map_err(|error| anyhow!("{error:#}\n{WITHOUT_APT}"))?;
         }
     }
     let missing = Missing::survey(needs);
@@ -96,9 +97,8 @@ fn install_missing(needs: Needs) -> Result<()> {
 }
 
 /// For systems whose packages have no compiler for BPF.
-const WITHOUT_APT: &str = "no compiler for BPF could be installed. Without Debian's packages, rustup's nightly compiler \
-     will do: run `rustup toolchain install nightly --component rust-src` and `cargo binstall bpf-linker`, then this \
-     again";
+const WITHOUT_APT: &str = "or, instead of Debian's compiler: `rustup toolchain install nightly --component rust-src` and \
+     `cargo binstall bpf-linker`";
 
 /// What is not there.
 struct Missing {
@@ -153,6 +153,9 @@ impl Missing {
         let packages: Vec<_> = self.lab.iter().chain(&self.compiler).cloned().collect();
         if !packages.is_empty() {
             lines.push(packages::by_hand(&packages));
+        }
+        if self.reason.is_some() {
+            lines.push(WITHOUT_APT.to_owned());
         }
         if self.linker && packages.is_empty() {
             lines.push("bpf-linker is not built yet: run `cargo xtask setup`".to_owned());
