@@ -146,7 +146,7 @@ impl Membership {
     /// As stored.
     #[inline(always)]
     pub fn pack(self) -> u64 {
-        self.service as u64 | (self.backend as u64) << 16 | (self.next as u64) << 32
+        u64::from(self.service) | u64::from(self.backend) << 16 | u64::from(self.next) << 32
     }
 
     /// As packed.

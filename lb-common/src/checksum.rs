@@ -27,13 +27,13 @@ impl Delta {
     /// The delta of replacing one word.
     #[inline(always)]
     pub fn of_word(old: u16, new: u16) -> Self {
-        Self(fold(!old as u32 + new as u32))
+        Self(fold(u32::from(!old) + u32::from(new)))
     }
 
     /// Both changes.
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
-        Self(fold(self.0 as u32 + other.0 as u32))
+        Self(fold(u32::from(self.0) + u32::from(other.0)))
     }
 
     /// The delta that undoes this one.
@@ -45,7 +45,7 @@ impl Delta {
     /// The checksum after the change (RFC 1624, equation 3: HC' = ~(~HC + ~m + m')).
     #[inline(always)]
     pub fn apply(self, checksum: u16) -> u16 {
-        !fold(!checksum as u32 + self.0 as u32)
+        !fold(u32::from(!checksum) + u32::from(self.0))
     }
 }
 
@@ -59,7 +59,7 @@ pub fn fold(sum: u32) -> u16 {
 /// The checksum of whole data (RFC 1071), continuing from `initial` (a sum of words, not complemented); an odd last byte
 /// is padded with zero.
 pub fn of_bytes(initial: u32, data: &[u8]) -> u16 {
-    let mut sum = initial as u64;
+    let mut sum = u64::from(initial);
     for word in data.chunks(2) {
         sum += u64::from(u16::from_ne_bytes([word[0], *word.get(1).unwrap_or(&0)]));
     }

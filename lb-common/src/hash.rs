@@ -42,13 +42,13 @@ impl Seed {
 /// Maps the upper half of a hash evenly to `0..n` without a division.
 #[inline(always)]
 pub fn scale_high(hash: u64, n: u32) -> u32 {
-    (((hash >> 32) * n as u64) >> 32) as u32
+    (((hash >> 32) * u64::from(n)) >> 32) as u32
 }
 
 /// Maps the lower half of a hash evenly to `0..n` without a division.
 #[inline(always)]
 pub fn scale_low(hash: u64, n: u32) -> u32 {
-    (((hash & 0xffff_ffff) * n as u64) >> 32) as u32
+    (((hash & 0xffff_ffff) * u64::from(n)) >> 32) as u32
 }
 
 const fn splitmix(seed: u64, draw: u64) -> u64 {
@@ -72,7 +72,7 @@ mod tests {
                 let mut flips = [0u64; 64];
                 for i in 0..KEYS {
                     // Keys as they come: a few addresses, ports in a row.
-                    let key = 0xc612_0000 + (i & 7) | (i << 32) | (1 << 48);
+                    let key = (0xc612_0000 + (i & 7)) | (i << 32) | (1 << 48);
                     let difference = seed.hash(&[key]) ^ seed.hash(&[key ^ (1 << flip)]);
                     for (bit, count) in flips.iter_mut().enumerate() {
                         *count += (difference >> bit) & 1;

@@ -23,7 +23,7 @@ pub struct LookupBucket {
 /// The key of an IPv4 endpoint; address and port as in the packet. Never 0.
 #[inline(always)]
 pub fn ipv4_endpoint(address: u32, port: u16, protocol: u8) -> u64 {
-    address as u64 | (port as u64) << 32 | (protocol as u64) << 48 | 1 << 56
+    u64::from(address) | u64::from(port) << 32 | u64::from(protocol) << 48 | 1 << 56
 }
 
 /// The index of a key's bucket; `mask` is the number of buckets, a power of two, less one.

@@ -178,8 +178,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use Sender::{Backend, Client};
+
+    use super::*;
 
     const SYN: Flags = Flags(Flags::SYN);
     const SYN_ACK: Flags = Flags(Flags::SYN | Flags::ACK);
@@ -195,7 +196,8 @@ mod tests {
 
     #[test]
     fn stories() {
-        let table: &[(&str, &[(Sender, Flags)], State)] = &[
+        type Story = (&'static str, &'static [(Sender, Flags)], State);
+        let table: &[Story] = &[
             ("a retransmitted SYN", &[(Client, SYN)], State::SynSeen),
             (
                 "a flood's SYN and ACK without a backend",

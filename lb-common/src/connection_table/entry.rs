@@ -34,9 +34,9 @@ impl Value {
     pub fn new(state: State, backend: u16, hop: u16, deadline: Tick) -> Self {
         Self(
             state as u64
-                | (backend as u64 & BACKEND_MASK) << BACKEND_SHIFT
-                | (hop as u64 & HOP_MASK) << HOP_SHIFT
-                | (deadline.0 as u64) << DEADLINE_SHIFT,
+                | (u64::from(backend) & BACKEND_MASK) << BACKEND_SHIFT
+                | (u64::from(hop) & HOP_MASK) << HOP_SHIFT
+                | u64::from(deadline.0) << DEADLINE_SHIFT,
         )
     }
 
@@ -102,7 +102,7 @@ impl Value {
 /// The key of an IPv4 connection: client address (as in the packet), client port (as in the packet), service number.
 #[inline(always)]
 pub fn ipv4_key(client: u32, client_port: u16, service: u16) -> [u64; 1] {
-    [client as u64 | (client_port as u64) << 32 | (service as u64) << 48]
+    [u64::from(client) | u64::from(client_port) << 32 | u64::from(service) << 48]
 }
 
 /// What [`ipv4_key`] packed: address and port as in the packet, service number.

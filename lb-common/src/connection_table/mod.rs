@@ -50,7 +50,7 @@ pub fn home<const K: usize>(seed: &Seed, key: &[u64; K], buckets: u32) -> [u32; 
     let hash = seed.hash(key);
     let first = scale_high(hash, buckets);
     let second = scale_low(hash, buckets - 1);
-    [first, second + (second >= first) as u32]
+    [first, second + u32::from(second >= first)]
 }
 
 /// The two buckets of a key.
@@ -259,7 +259,7 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             let mut taken = 0;
             for way in &bucket.ways {
                 // 1 for every state's bits but 0.
-                taken += (way.value.load() & 0xf) + 15 >> 4;
+                taken += ((way.value.load() & 0xf) + 15) >> 4;
             }
             for (position, way) in bucket.ways.iter().enumerate() {
                 let score = eviction_score(Value(way.value.load()), now) + (taken << 3);

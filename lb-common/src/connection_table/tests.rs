@@ -85,7 +85,7 @@ fn eviction_order() {
     let now = Tick(100);
     let fill = |values: [Value; 8]| {
         let table = table::<1>(2);
-        let ways: Vec<_> = table.iter().flat_map(|bucket| bucket.ways()).collect();
+        let ways: Vec<_> = table.iter().flat_map(Bucket::ways).collect();
         for (i, (way, value)) in ways.iter().zip(values).enumerate() {
             assert!(way.replace(Value::EMPTY, &[1000 + i as u64], value));
         }
@@ -158,7 +158,7 @@ fn of_two_entries_with_one_key_the_first_stays() {
     let home = at(&table, &[7]);
     let ways: Vec<_> = [home.first, home.second]
         .into_iter()
-        .flat_map(|bucket| bucket.ways())
+        .flat_map(Bucket::ways)
         .collect();
     // Another CPU was faster, at a place before the one that we will find empty.
     assert!(ways[0].replace(Value::EMPTY, &[7], established(3, 9)));
