@@ -18,7 +18,8 @@ pub fn answer(ipv4: &Ipv4, tcp: &Tcp, sequence: u32, acknowledgment: u32) -> [u1
         (acknowledgment, 0, Flags::RST)
     } else {
         let payload = ipv4.total_length - ipv4.header_length - tcp.header_length;
-        let control = tcp.flags.opens() as u32 + tcp.flags.finishes() as u32;
+        // SYN and FIN take a sequence number each.
+        let control = (tcp.flags.0 & Flags::SYN != 0) as u32 + tcp.flags.finishes() as u32;
         let next = u32::from_be(sequence)
             .wrapping_add(payload as u32)
             .wrapping_add(control);
