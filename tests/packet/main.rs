@@ -1,6 +1,17 @@
 //! Packets through the real kernel: packet in; action, packet and counters out.
 
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program: nothing is public, and it may fail by a panic"
+)]
+
+mod frame;
 mod nat;
+mod not_ours;
+mod resets;
 mod world;
 
 use std::process::ExitCode;
@@ -16,5 +27,10 @@ fn main() -> ExitCode {
         needs: &[Root, Bpf],
         parallel: true,
     }
-    .run(nat::cases())
+    .run(
+        [nat::cases(), not_ours::cases(), resets::cases()]
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
 }
