@@ -8,10 +8,13 @@
     reason = "a test program: nothing is public, and it may fail by a panic"
 )]
 
+mod balancing;
 mod frame;
 mod nat;
 mod not_ours;
 mod resets;
+mod shared;
+mod table;
 mod world;
 
 use std::process::ExitCode;
@@ -28,9 +31,16 @@ fn main() -> ExitCode {
         parallel: true,
     }
     .run(
-        [nat::cases(), not_ours::cases(), resets::cases()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            balancing::cases(),
+            nat::cases(),
+            not_ours::cases(),
+            resets::cases(),
+            shared::cases(),
+            table::cases(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     )
 }
