@@ -85,7 +85,7 @@ fn from_client(
             entry,
             backend,
             (Sender::Client, segment.tcp.flags),
-            hop,
+            Some(hop),
         );
         return to_backend(context, segment, entry.1.backend(), backend, Outcome::ToBackend);
     }
@@ -254,7 +254,7 @@ fn from_backend(
                 entry,
                 backend,
                 (Sender::Backend, segment.tcp.flags),
-                0,
+                None,
             );
             return to_client(context, segment, candidate.backend, backend, entry.1.hop());
         }
