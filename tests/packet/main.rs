@@ -11,6 +11,7 @@
 mod balancing;
 mod frame;
 mod nat;
+mod next_hops;
 mod not_ours;
 mod resets;
 mod shared;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         [
             balancing::cases(),
             nat::cases(),
+            next_hops::cases(),
             not_ours::cases(),
             resets::cases(),
             shared::cases(),

@@ -24,6 +24,9 @@ pub const INGRESS: u32 = 1;
 /// Another interface.
 pub const INSIDE: u32 = 4242;
 
+/// The load balancer among the kernel crate's binaries.
+const OBJECT: &str = "lb-ebpf";
+
 /// Ticks: half-open, established, closing.
 pub const TIMEOUTS: [u16; 3] = [9, 1800, 30];
 
@@ -160,7 +163,7 @@ impl World {
 
     pub fn with_options(services: &[ServiceEntry], options: LoadOptions) -> anyhow::Result<Self> {
         let mut world = Self {
-            dataplane: Dataplane::load(&Object::embedded()?, options)?,
+            dataplane: Dataplane::load(&object()?, options)?,
             backends: BTreeSet::new(),
         };
         world.publish(services)?;
@@ -310,6 +313,14 @@ impl World {
             .with_context(|| format!("{client} has no entry"))?;
         ensure!(of_client.next().is_none(), "{client} has several entries");
         Ok(*first)
+    }
+}
+
+/// What `cargo xtask test` built, or what is embedded if the test was started without it.
+fn object() -> anyhow::Result<Object> {
+    match lb_tests::programs::object(OBJECT) {
+        Ok(file) => Ok(Object::from_file(&file)?),
+        Err(_) => Ok(Object::embedded()?),
     }
 }
 
