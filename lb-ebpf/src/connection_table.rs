@@ -28,7 +28,8 @@ pub fn now() -> Tick {
     Tick::from_jiffies(unsafe { bpf_jiffies64() }, TICK_SHIFT.load())
 }
 
-/// Notes a segment in its connection's entry: usually there is nothing to change, once a tick the deadline.
+/// Notes a segment in its connection's entry: usually there is nothing to change, once a tick the deadline. `hop`: where
+/// it came from if from the client; 0 if that cannot be remembered, so that answers do not go where the client was before.
 #[inline(always)]
 pub fn note(
     home: &Home<'static, SharedWord, 1>,
@@ -36,14 +37,14 @@ pub fn note(
     (way, value): (&'static Way<SharedWord, 1>, Value),
     backend: &Backend,
     (sender, flags): (Sender, Flags),
-    hop: u16,
+    hop: Option<u16>,
 ) {
     let now = now();
     let (mut way, mut value) = (way, value);
     // The other direction may change the entry on another CPU at the same moment; a FIN must not get lost over that.
     for _ in 0..3 {
         let state = value.state().after(sender, flags);
-        let hop = if hop == 0 { value.hop() } else { hop };
+        let hop = hop.unwrap_or(value.hop());
         let next = value.with(state, hop, now.after(backend.timeout(state.timeout_class())));
         if next == value || way.update(value, next) {
             return;

@@ -49,7 +49,9 @@ fn judge(context: &XdpContext) -> Result<Verdict, Outcome> {
 
 #[inline(always)]
 fn is_forwardable(segment: &Segment) -> Result<(), Outcome> {
-    if segment.ipv4.time_to_live <= 1 {
+    if segment.ipv4.first_fragment {
+        Err(Outcome::FragmentOfService)
+    } else if segment.ipv4.time_to_live <= 1 {
         Err(Outcome::TimeToLiveOver)
     } else {
         Ok(())
@@ -83,7 +85,7 @@ fn from_client(
             entry,
             backend,
             (Sender::Client, segment.tcp.flags),
-            hop,
+            Some(hop),
         );
         return to_backend(context, segment, entry.1.backend(), backend, Outcome::ToBackend);
     }
@@ -128,9 +130,6 @@ fn decide(
     let service = tables.service(number)?;
     if service.flags & Service::LEAVING != 0 {
         return Err(Outcome::NotOurs);
-    }
-    if segment.ipv4.first_fragment {
-        return Err(Outcome::FragmentOfService);
     }
     is_forwardable(segment)?;
     let slots = Slots::of(service).ok_or(Outcome::RefusedNoBackend)?;
@@ -255,7 +254,7 @@ fn from_backend(
                 entry,
                 backend,
                 (Sender::Backend, segment.tcp.flags),
-                0,
+                None,
             );
             return to_client(context, segment, candidate.backend, backend, entry.1.hop());
         }

@@ -18,7 +18,8 @@ pub fn answer(ipv4: &Ipv4, tcp: &Tcp, sequence: u32, acknowledgment: u32) -> [u1
         (acknowledgment, 0, Flags::RST)
     } else {
         let payload = ipv4.total_length - ipv4.header_length - tcp.header_length;
-        let control = u32::from(tcp.flags.opens()) + u32::from(tcp.flags.finishes());
+        // SYN and FIN take a sequence number each.
+        let control = u32::from(tcp.flags.0 & Flags::SYN != 0) + u32::from(tcp.flags.finishes());
         let next = u32::from_be(sequence)
             .wrapping_add(payload as u32)
             .wrapping_add(control);

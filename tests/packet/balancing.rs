@@ -1,0 +1,346 @@
+//! Who gets a connection, and that he keeps it.
+
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+
+use lb::dataplane::ServiceEntry;
+use lb_common::outcome::Outcome;
+use lb_common::tcp_state::State;
+use lb_tests::harness::Case;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::frame::{Talk, client};
+use crate::world::{CLIENT, Seen, World, web, www};
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("balancing::round_robin_is_exact", round_robin),
+        Case::new("balancing::weights_are_slots", weights),
+        Case::new("balancing::round_robin_is_exact_across_cpus", across_cpus),
+        Case::new("balancing::a_connection_keeps_its_backend", keeps),
+        Case::new("balancing::a_new_connection_from_an_old_port", reused_port),
+        Case::new("balancing::a_syn_leaves_a_backend_that_is_down", syn_to_down),
+        Case::new("balancing::a_backend_that_is_gone", gone),
+        Case::new("balancing::mid_flow_without_an_entry", mid_flow),
+        Case::new("balancing::a_rst_without_an_entry", rst_without_entry),
+        Case::new("balancing::an_unconfirmed_connection_that_ends", unconfirmed_ends),
+    ]
+}
+
+/// The servers that so many new connections go to.
+fn sequence(world: &World, connections: std::ops::Range<u32>) -> anyhow::Result<Vec<u8>> {
+    connections
+        .map(|number| world.server_of(&Talk::new(client(number), 1).from_client().syn()))
+        .collect()
+}
+
+fn with_slots(servers: u8, slots: &[u16]) -> ServiceEntry {
+    ServiceEntry {
+        slots: slots.to_vec(),
+        ..www(servers)
+    }
+}
+
+fn round_robin() -> anyhow::Result<()> {
+    for servers in [1, 2, 3, 40] {
+        let world = World::new(&[www(servers)])?;
+        let expected: Vec<u8> = (1..=servers).cycle().take(200).collect();
+        assert_eq!(sequence(&world, 0..200)?, expected, "{servers} servers");
+    }
+    Ok(())
+}
+
+fn weights() -> anyhow::Result<()> {
+    let cases: &[(&str, &[u16], &[u8])] = &[
+        ("2:1", &[1, 2, 1], &[1, 2, 1, 1, 2, 1, 1, 2, 1]),
+        ("1:3:1", &[2, 1, 2, 3, 2], &[2, 1, 2, 3, 2, 2, 1, 2, 3, 2]),
+        ("0:1", &[2], &[2, 2, 2]),
+    ];
+    for (purpose, slots, expected) in cases {
+        let world = World::new(&[with_slots(3, slots)])?;
+        assert_eq!(
+            sequence(&world, 0..expected.len() as u32)?,
+            *expected,
+            "{purpose}"
+        );
+    }
+    // More slots than a cache line of them has, and not at the start of one.
+    let slots: Vec<u16> = (0..1000u16).map(|i| 1 + (i % 16 * i + i / 7) % 3).collect();
+    let first = ServiceEntry {
+        number: 2,
+        vip: "203.0.113.9:80".parse()?,
+        backends: vec![],
+        slots: vec![],
+        ..www(0)
+    };
+    let first = ServiceEntry {
+        backends: vec![web(9)],
+        slots: vec![9; 17],
+        ..first
+    };
+    let world = World::new(&[first, with_slots(3, &slots)])?;
+    let expected: Vec<u8> = slots.iter().map(|id| *id as u8).collect();
+    assert_eq!(sequence(&world, 0..1000)?, expected);
+    Ok(())
+}
+
+/// Runs `work` in so many threads, spread over all CPUs and let go at the same moment.
+pub fn on_all_cpus<T: Send>(
+    threads: usize,
+    work: impl Fn(usize) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<T>> {
+    let cpus = std::thread::available_parallelism()?.get();
+    let barrier = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (barrier, work) = (&barrier, &work);
+                scope.spawn(move || {
+                    let mut set = CpuSet::new();
+                    set.set(thread % cpus)?;
+                    // In a container that may not use this CPU the threads run where they are.
+                    let _ = sched_setaffinity(Pid::from_raw(0), &set);
+                    barrier.wait();
+                    work(thread)
+                })
+            })
+            .collect();
+        handles
+            .into_iter()
+            .map(|handle| handle.join().expect("the thread ends well"))
+            .collect()
+    })
+}
+
+/// Any program that counted without an atomic fetch-and-add would deal some slots twice.
+fn across_cpus() -> anyhow::Result<()> {
+    const THREADS: u32 = 4;
+    const EACH: u32 = 2500;
+    let world = World::with_room(&[www(3)], 50_000)?;
+    let seen = on_all_cpus(THREADS as usize, |thread| {
+        let first = thread as u32 * EACH;
+        sequence(&world, first..first + EACH)
+    })?;
+    let mut shares = BTreeMap::new();
+    for server in seen.concat() {
+        *shares.entry(server).or_insert(0) += 1;
+    }
+    // 10,000 connections over three servers.
+    assert_eq!(shares, BTreeMap::from([(1, 3334), (2, 3333), (3, 3333)]));
+    for (id, share) in [(1, 3334), (2, 3333), (3, 3333)] {
+        assert_eq!(
+            world.dataplane.counters().backend(id)?.opened,
+            share,
+            "server {id}"
+        );
+    }
+    assert_eq!(world.connections()?.len(), (THREADS * EACH) as usize);
+    Ok(())
+}
+
+fn keeps() -> anyhow::Result<()> {
+    let mut world = World::new(&[www(3)])?;
+    let first = Talk::new(CLIENT, 1);
+    let second = Talk::new(client(2), 2);
+    world.open("SYN", &first)?;
+    world.forward("the same SYN again", &first, first.from_client().syn())?;
+    world.forward("and again", &first, first.from_client().syn())?;
+    world.answer("SYN-ACK", &first, first.from_backend().syn().ack())?;
+    world.answer("the same SYN-ACK again", &first, first.from_backend().syn().ack())?;
+    world.forward("ACK", &first, first.from_client().ack())?;
+    world.establish(&second)?;
+
+    let mut down = www(3);
+    (down.backends[0].up, down.backends[1].up) = (false, false);
+    down.slots = vec![3];
+    let mut other_hop = www(3);
+    other_hop.slots = vec![3, 3];
+    let cases = [
+        ("the same again, in the other copy", www(3)),
+        ("other slots", with_slots(3, &[3, 2, 2])),
+        ("both drained", with_slots(3, &[3])),
+        ("nobody takes connections", with_slots(3, &[])),
+        ("more servers", www(5)),
+        (
+            "leaving",
+            ServiceEntry {
+                leaving: true,
+                ..www(3)
+            },
+        ),
+        ("down, but the service does not reset", down),
+        ("and back", www(3)),
+    ];
+    for (purpose, services) in cases {
+        let is_up = services.backends[0].up;
+        world.publish(&[services])?;
+        for talk in [&first, &second] {
+            world.forward(purpose, talk, talk.from_client().ack().payload(b"?"))?;
+            world.answer(purpose, talk, talk.from_backend().ack().payload(b"!"))?;
+            if is_up {
+                world.forward(purpose, talk, talk.from_client().syn())?;
+            }
+            assert_eq!(
+                world.connection(talk.client)?.state,
+                State::Established,
+                "{purpose}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A SYN is a new connection once the old one is over, and not before.
+fn reused_port() -> anyhow::Result<()> {
+    enum By {
+        Client,
+        Backend,
+    }
+    let fin = |talk: &Talk, by: &By| match by {
+        By::Client => talk.from_client().ack().fin(),
+        By::Backend => talk.from_backend().ack().fin(),
+    };
+    let rst = |talk: &Talk, by: &By| match by {
+        By::Client => talk.from_client().rst(),
+        By::Backend => talk.from_backend().rst().ack(),
+    };
+    let sent = |world: &World, talk: &Talk, by: &By, rst_or_fin: crate::frame::Frame| match by {
+        By::Client => world.forward("the end", talk, rst_or_fin),
+        By::Backend => world.answer("the end", talk, rst_or_fin),
+    };
+    for (first, second) in [(By::Client, By::Backend), (By::Backend, By::Client)] {
+        let world = World::new(&[www(2)])?;
+        let talk = Talk::new(CLIENT, 1);
+        world.establish(&talk)?;
+        sent(&world, &talk, &first, fin(&talk, &first))?;
+        world.forward(
+            "a SYN on a half-closed connection",
+            &talk,
+            talk.from_client().syn(),
+        )?;
+        sent(&world, &talk, &second, fin(&talk, &second))?;
+        assert_eq!(world.connection(CLIENT)?.state, State::Closed);
+        world.establish(&Talk::new(CLIENT, 2))?;
+        assert_eq!(world.connection(CLIENT)?.backend, 2);
+    }
+    for by in [By::Client, By::Backend] {
+        let world = World::new(&[www(2)])?;
+        let talk = Talk::new(CLIENT, 1);
+        world.establish(&talk)?;
+        sent(&world, &talk, &by, rst(&talk, &by))?;
+        assert_eq!(world.connection(CLIENT)?.state, State::Reset);
+        world.establish(&Talk::new(CLIENT, 2))?;
+        assert_eq!(world.connection(CLIENT)?.backend, 2);
+    }
+    // Refused by the server: over as well.
+    let world = World::new(&[www(2)])?;
+    let talk = Talk::new(CLIENT, 1);
+    world.open("SYN", &talk)?;
+    world.answer("refused", &talk, talk.from_backend().rst().ack())?;
+    assert_eq!(world.connection(CLIENT)?.state, State::Closed);
+    world.establish(&Talk::new(CLIENT, 2))
+}
+
+fn syn_to_down() -> anyhow::Result<()> {
+    let mut world = World::new(&[www(2)])?;
+    let talk = Talk::new(CLIENT, 1);
+    world.open("SYN", &talk)?;
+    let mut service = with_slots(2, &[2]);
+    service.backends[0].up = false;
+    world.publish(&[service])?;
+    let elsewhere = Talk::new(CLIENT, 2);
+    world.open("the SYN again, since nobody answered", &elsewhere)?;
+    world.answer("SYN-ACK", &elsewhere, elsewhere.from_backend().syn().ack())?;
+    let late = talk.from_backend().syn().ack().bytes();
+    world.expect(
+        "the first server's",
+        &late,
+        &Seen::unchanged(Outcome::NoConnection, &late),
+    )
+}
+
+/// Its id is not in the tables any more: what its connections send is like the middle of an unknown connection.
+fn gone() -> anyhow::Result<()> {
+    let mut world = World::new(&[www(1)])?;
+    let talk = Talk::new(CLIENT, 1);
+    world.establish(&talk)?;
+    let mut service = www(2);
+    service.backends.remove(0);
+    service.slots = vec![2];
+    world.publish(&[service])?;
+    let elsewhere = Talk::new(CLIENT, 2);
+    let data = talk.from_client().ack().payload(b"x");
+    let expected = Seen::to_backend(&elsewhere, &data).as_outcome(Outcome::ToBackendAtRisk);
+    world.expect("data", &data.bytes(), &expected)?;
+    let connection = world.connection(CLIENT)?;
+    assert_eq!((connection.backend, connection.state), (2, State::Unconfirmed));
+    let late = talk.from_backend().ack().bytes();
+    world.expect(
+        "from the one that is gone",
+        &late,
+        &Seen::unchanged(Outcome::NotOurs, &late),
+    )
+}
+
+/// Always to the same server for the same client, whichever balancer of the fleet it is; and different clients go to
+/// different servers.
+fn mid_flow() -> anyhow::Result<()> {
+    let worlds = [World::new(&[www(3)])?, World::new(&[www(3)])?];
+    sequence(&worlds[1], 10_000..10_002)?; // the cursor stands elsewhere
+    let mut shares = BTreeMap::<u16, u32>::new();
+    for number in 0..300 {
+        let mut chosen = Vec::new();
+        for world in &worlds {
+            let ack = Talk::new(client(number), 1).from_client().ack();
+            let seen = world.run(&ack.bytes())?;
+            let id = *seen.backends.keys().next().expect("a backend got it");
+            let talk = Talk::new(client(number), id as u8);
+            assert_eq!(
+                seen,
+                Seen::to_backend(&talk, &ack).as_outcome(Outcome::ToBackendAtRisk)
+            );
+            assert_eq!(world.connection(talk.client)?.state, State::Unconfirmed);
+            chosen.push(id);
+            if number % 50 == 0 {
+                world.forward("more data", &talk, ack)?;
+                assert_eq!(world.connection(talk.client)?.state, State::Unconfirmed);
+                world.answer("the backend knows it", &talk, talk.from_backend().ack())?;
+                assert_eq!(world.connection(talk.client)?.state, State::Established);
+            }
+        }
+        assert_eq!(chosen[0], chosen[1], "client {number}");
+        *shares.entry(chosen[0]).or_default() += 1;
+    }
+    assert!(
+        shares.len() == 3 && shares.values().all(|share| (70..130).contains(share)),
+        "{shares:?}"
+    );
+    Ok(())
+}
+
+fn rst_without_entry() -> anyhow::Result<()> {
+    let world = World::new(&[www(1)])?;
+    let talk = Talk::new(CLIENT, 1);
+    for rst in [
+        talk.from_client().rst(),
+        talk.from_client().rst().ack(),
+        talk.from_client().rst().syn(),
+    ] {
+        let expected = Seen::to_backend(&talk, &rst).as_outcome(Outcome::ToBackendAtRisk);
+        world.expect("RST", &rst.bytes(), &expected)?;
+    }
+    assert_eq!(world.connections()?, []);
+    Ok(())
+}
+
+fn unconfirmed_ends() -> anyhow::Result<()> {
+    let world = World::new(&[www(1)])?;
+    let talk = Talk::new(CLIENT, 1);
+    let ack = talk.from_client().ack();
+    let expected = Seen::to_backend(&talk, &ack).as_outcome(Outcome::ToBackendAtRisk);
+    world.expect("ACK", &ack.bytes(), &expected)?;
+    world.answer("never heard of it", &talk, talk.from_backend().rst())?;
+    assert_eq!(world.connection(CLIENT)?.state, State::Closed);
+    world.open("SYN", &talk)
+}
