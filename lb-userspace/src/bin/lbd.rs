@@ -113,7 +113,7 @@ async fn serve(config: Config, object: &Object) -> anyhow::Result<()> {
     #[cfg(feature = "log")]
     let engine = {
         let mut engine = engine;
-        engine.forward_program_log();
+        engine.forward_program_log()?;
         engine
     };
     tracing::info!(

@@ -78,6 +78,6 @@ impl ConnectionTable {
 
     /// Bytes of memory that the table takes.
     pub fn bytes(&self) -> u64 {
-        (self.buckets.shared().len() * size_of::<Bucket<AtomicU64, 1>>()) as u64
+        size_of_val(self.buckets.shared()) as u64
     }
 }

@@ -1,10 +1,11 @@
 //! What is shown of the running state.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddrV4};
 use std::time::SystemTime;
 
 use lb_common::abi::BackendCounters;
-use lb_common::tcp_state::STATES;
+use lb_common::tcp_state::{STATES, State};
 
 use super::Engine;
 use crate::api::Refusal;
@@ -232,18 +233,11 @@ impl Engine {
     /// A filter that could never match is a mistake, not an empty list.
     fn check(&self, filter: &ConnectionFilter) -> Result<(), Refusal> {
         let names = Names::of(self);
-        let services = || names.0.iter().map(|(_, service, _)| *service);
-        let backends = || {
-            names
-                .0
-                .iter()
-                .flat_map(|(_, _, backends)| backends.iter().map(|(_, name)| *name))
-        };
-        known("service", filter.service.as_ref(), services())?;
-        known("backend", filter.backend.as_ref(), backends())?;
+        known("service", filter.service.as_ref(), names.services.into_values())?;
+        known("backend", filter.backend.as_ref(), names.backends.into_values())?;
         match &filter.state {
             Some(state) if !STATES.iter().any(|known| known.name() == state) => {
-                let states = STATES.map(|state| state.name()).join(", ");
+                let states = STATES.map(State::name).join(", ");
                 Err(Refusal::Invalid(format!(
                     "no state {state:?}; there are {states}"
                 )))
@@ -272,47 +266,47 @@ impl Engine {
 }
 
 /// Names by number, of all that connections may name.
-struct Names<'a>(Vec<(u16, &'a str, Vec<(u16, &'a str)>)>);
+struct Names<'a> {
+    services: HashMap<u16, &'a str>,
+    backends: HashMap<u16, &'a str>,
+}
 
 impl<'a> Names<'a> {
     fn of(engine: &'a Engine) -> Self {
-        let backends = |service: &'a ServiceIdentity| {
-            service
-                .backends
-                .values()
-                .map(|backend| (backend.id, backend.name.as_str()))
-                .collect()
-        };
-        let services = engine.identities.services();
-        Self(
-            services
-                .map(|(_, service)| (service.number, service.name.as_str(), backends(service)))
+        let services = || engine.identities.services().map(|(_, service)| service);
+        let backends = services().flat_map(|service| service.backends.values());
+        Self {
+            services: services()
+                .map(|service| (service.number, service.name.as_str()))
                 .collect(),
-        )
+            backends: backends
+                .map(|backend| (backend.id, backend.name.as_str()))
+                .collect(),
+        }
     }
 
     fn of_connection(&self, connection: &dataplane::Connection) -> Option<(&'a str, &'a str)> {
-        let (_, service, backends) = self.0.iter().find(|(number, ..)| *number == connection.service)?;
-        let (_, backend) = backends.iter().find(|(id, _)| *id == connection.backend)?;
-        Some((service, backend))
+        Some((
+            self.services.get(&connection.service)?,
+            self.backends.get(&connection.backend)?,
+        ))
     }
 }
 
 fn known<'a>(
     what: &str,
     wanted: Option<&String>,
-    mut names: impl Iterator<Item = &'a str> + Clone,
+    names: impl Iterator<Item = &'a str>,
 ) -> Result<(), Refusal> {
     let Some(wanted) = wanted else { return Ok(()) };
-    let all = names.clone();
-    if names.any(|name| name == wanted) {
+    let names: BTreeSet<_> = names.collect();
+    if names.contains(wanted.as_str()) {
         return Ok(());
     }
-    let all: std::collections::BTreeSet<_> = all.collect();
-    let all: Vec<_> = all.into_iter().collect();
+    let names: Vec<_> = names.into_iter().collect();
     Err(Refusal::Unknown(format!(
         "no {what} {wanted:?}; there are {}",
-        all.join(", ")
+        names.join(", ")
     )))
 }
 

@@ -82,6 +82,8 @@ pub struct Engine {
     started: Instant,
     warned: BTreeSet<String>,
     housekeepings: u32,
+    #[cfg(feature = "log")]
+    program_log: Option<crate::task::OwnedTask>,
 }
 
 /// What reaches the engine.
@@ -147,6 +149,8 @@ impl Engine {
             started: Instant::now(),
             warned: BTreeSet::new(),
             housekeepings: 0,
+            #[cfg(feature = "log")]
+            program_log: None,
         };
         engine.begin().await?;
         let (sender, requests) = mpsc::channel(64);
@@ -235,7 +239,7 @@ impl Engine {
         match self.next(self.file.clone(), self.overrides.clone(), self.handed_off.clone()) {
             Ok(next) => self.commit(next),
             Err(error) => {
-                tracing::error!(%error, "cannot bring the tables up to date; they stay as they are")
+                tracing::error!(%error, "cannot bring the tables up to date; they stay as they are");
             }
         }
     }
@@ -320,7 +324,7 @@ impl Engine {
                 self.reconcile();
             }
         }
-        if self.housekeepings % SWEEP_EVERY == 0
+        if self.housekeepings.is_multiple_of(SWEEP_EVERY)
             && let Ok(now) = self.dataplane.now()
         {
             let swept = self.dataplane.connections().sweep(now);
@@ -351,6 +355,21 @@ impl Engine {
                 None
             }
         }
+    }
+
+    /// Passes what the program logs on to this process's log.
+    #[cfg(feature = "log")]
+    pub fn forward_program_log(&mut self) -> std::io::Result<()> {
+        let logger = aya_log::EbpfLogger::init(self.dataplane.ebpf_mut()).map_err(std::io::Error::other)?;
+        let interest = tokio::io::Interest::READABLE;
+        let mut logger = tokio::io::unix::AsyncFd::register_with_interest(logger, interest)?;
+        self.program_log = Some(crate::task::OwnedTask::spawn(async move {
+            while let Ok(mut ready) = logger.readable_mut().await {
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+        }));
+        Ok(())
     }
 
     fn counters(&self, backend: u16) -> BackendCounters {

@@ -21,7 +21,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     }
     match (&old.site, &new.site) {
         (None, Some(_)) => {
-            lines.push("site: added; hand it to the web servers with `lbctl site apply`".to_owned())
+            lines.push("site: added; hand it to the web servers with `lbctl site apply`".to_owned());
         }
         (Some(_), None) => lines.push("site: removed; the web servers keep what they have".to_owned()),
         (Some(a), Some(b)) if a != b => {

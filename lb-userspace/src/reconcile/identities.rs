@@ -281,7 +281,9 @@ mod tests {
         BackendCounters::default()
     }
 
-    fn ids(identities: &Identities) -> Vec<(u16, bool, Vec<(u16, bool)>)> {
+    type Numbers = (u16, bool, Vec<(u16, bool)>);
+
+    fn ids(identities: &Identities) -> Vec<Numbers> {
         identities
             .services()
             .map(|(_, s)| {

@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn sequences() {
-        let cases: &[(&[(u16, u16)], &[u16])] = &[
+        type Case = (&'static [(u16, u16)], &'static [u16]);
+        let cases: &[Case] = &[
             (&[], &[]),
             (&[(1, 0)], &[]),
             (&[(1, 1), (2, 1)], &[1, 2]),
