@@ -362,7 +362,8 @@ impl Engine {
     pub fn forward_program_log(&mut self) -> std::io::Result<()> {
         let logger = aya_log::EbpfLogger::init(self.dataplane.ebpf_mut()).map_err(std::io::Error::other)?;
         let interest = tokio::io::Interest::READABLE;
-        let mut logger = tokio::io::unix::AsyncFd::register_with_interest(logger, interest)?;
+        // SAFETY: the logger owns its file descriptor and gives the same one for as long as it lives.
+        let mut logger = unsafe { tokio::io::unix::AsyncFd::register_with_interest(logger, interest)? };
         self.program_log = Some(crate::task::OwnedTask::spawn(async move {
             while let Ok(mut ready) = logger.readable_mut().await {
                 ready.get_inner_mut().flush();
