@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod abi;
+pub mod bench;
 pub mod checksum;
 pub mod connection_table;
 pub mod hash;

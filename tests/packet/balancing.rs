@@ -31,7 +31,7 @@ pub fn cases() -> Vec<Case> {
 /// The servers that so many new connections go to.
 fn sequence(world: &World, connections: std::ops::Range<u32>) -> anyhow::Result<Vec<u8>> {
     connections
-        .map(|number| world.server_of(&Talk::new(client(number), 1).from_client().syn()))
+        .map(|number| world.server_of(&Talk::new(client(number), 1).client_sends().syn()))
         .collect()
 }
 
@@ -144,11 +144,15 @@ fn keeps() -> anyhow::Result<()> {
     let first = Talk::new(CLIENT, 1);
     let second = Talk::new(client(2), 2);
     world.open("SYN", &first)?;
-    world.forward("the same SYN again", &first, first.from_client().syn())?;
-    world.forward("and again", &first, first.from_client().syn())?;
-    world.answer("SYN-ACK", &first, first.from_backend().syn().ack())?;
-    world.answer("the same SYN-ACK again", &first, first.from_backend().syn().ack())?;
-    world.forward("ACK", &first, first.from_client().ack())?;
+    world.forward("the same SYN again", &first, first.client_sends().syn())?;
+    world.forward("and again", &first, first.client_sends().syn())?;
+    world.answer("SYN-ACK", &first, first.backend_sends().syn().ack())?;
+    world.answer(
+        "the same SYN-ACK again",
+        &first,
+        first.backend_sends().syn().ack(),
+    )?;
+    world.forward("ACK", &first, first.client_sends().ack())?;
     world.establish(&second)?;
 
     let mut down = www(3);
@@ -176,10 +180,10 @@ fn keeps() -> anyhow::Result<()> {
         let is_up = services.backends[0].up;
         world.publish(&[services])?;
         for talk in [&first, &second] {
-            world.forward(purpose, talk, talk.from_client().ack().payload(b"?"))?;
-            world.answer(purpose, talk, talk.from_backend().ack().payload(b"!"))?;
+            world.forward(purpose, talk, talk.client_sends().ack().payload(b"?"))?;
+            world.answer(purpose, talk, talk.backend_sends().ack().payload(b"!"))?;
             if is_up {
-                world.forward(purpose, talk, talk.from_client().syn())?;
+                world.forward(purpose, talk, talk.client_sends().syn())?;
             }
             assert_eq!(
                 world.connection(talk.client)?.state,
@@ -198,12 +202,12 @@ fn reused_port() -> anyhow::Result<()> {
         Backend,
     }
     let fin = |talk: &Talk, by: &By| match by {
-        By::Client => talk.from_client().ack().fin(),
-        By::Backend => talk.from_backend().ack().fin(),
+        By::Client => talk.client_sends().ack().fin(),
+        By::Backend => talk.backend_sends().ack().fin(),
     };
     let rst = |talk: &Talk, by: &By| match by {
-        By::Client => talk.from_client().rst(),
-        By::Backend => talk.from_backend().rst().ack(),
+        By::Client => talk.client_sends().rst(),
+        By::Backend => talk.backend_sends().rst().ack(),
     };
     let sent = |world: &World, talk: &Talk, by: &By, rst_or_fin: crate::frame::Frame| match by {
         By::Client => world.forward("the end", talk, rst_or_fin),
@@ -217,7 +221,7 @@ fn reused_port() -> anyhow::Result<()> {
         world.forward(
             "a SYN on a half-closed connection",
             &talk,
-            talk.from_client().syn(),
+            talk.client_sends().syn(),
         )?;
         sent(&world, &talk, &second, fin(&talk, &second))?;
         assert_eq!(world.connection(CLIENT)?.state, State::Closed);
@@ -237,7 +241,7 @@ fn reused_port() -> anyhow::Result<()> {
     let world = World::new(&[www(2)])?;
     let talk = Talk::new(CLIENT, 1);
     world.open("SYN", &talk)?;
-    world.answer("refused", &talk, talk.from_backend().rst().ack())?;
+    world.answer("refused", &talk, talk.backend_sends().rst().ack())?;
     assert_eq!(world.connection(CLIENT)?.state, State::Closed);
     world.establish(&Talk::new(CLIENT, 2))
 }
@@ -251,8 +255,8 @@ fn syn_to_down() -> anyhow::Result<()> {
     world.publish(&[service])?;
     let elsewhere = Talk::new(CLIENT, 2);
     world.open("the SYN again, since nobody answered", &elsewhere)?;
-    world.answer("SYN-ACK", &elsewhere, elsewhere.from_backend().syn().ack())?;
-    let late = talk.from_backend().syn().ack().bytes();
+    world.answer("SYN-ACK", &elsewhere, elsewhere.backend_sends().syn().ack())?;
+    let late = talk.backend_sends().syn().ack().bytes();
     world.expect(
         "the first server's",
         &late,
@@ -270,12 +274,12 @@ fn gone() -> anyhow::Result<()> {
     service.slots = vec![2];
     world.publish(&[service])?;
     let elsewhere = Talk::new(CLIENT, 2);
-    let data = talk.from_client().ack().payload(b"x");
-    let expected = Seen::to_backend(&elsewhere, &data).as_outcome(Outcome::ToBackendAtRisk);
+    let data = talk.client_sends().ack().payload(b"x");
+    let expected = Seen::to_backend(&elsewhere, &data).named(Outcome::ToBackendAtRisk);
     world.expect("data", &data.bytes(), &expected)?;
     let connection = world.connection(CLIENT)?;
     assert_eq!((connection.backend, connection.state), (2, State::Unconfirmed));
-    let late = talk.from_backend().ack().bytes();
+    let late = talk.backend_sends().ack().bytes();
     world.expect(
         "from the one that is gone",
         &late,
@@ -292,20 +296,20 @@ fn mid_flow() -> anyhow::Result<()> {
     for number in 0..300 {
         let mut chosen = Vec::new();
         for world in &worlds {
-            let ack = Talk::new(client(number), 1).from_client().ack();
+            let ack = Talk::new(client(number), 1).client_sends().ack();
             let seen = world.run(&ack.bytes())?;
             let id = *seen.backends.keys().next().expect("a backend got it");
             let talk = Talk::new(client(number), id as u8);
             assert_eq!(
                 seen,
-                Seen::to_backend(&talk, &ack).as_outcome(Outcome::ToBackendAtRisk)
+                Seen::to_backend(&talk, &ack).named(Outcome::ToBackendAtRisk)
             );
             assert_eq!(world.connection(talk.client)?.state, State::Unconfirmed);
             chosen.push(id);
             if number % 50 == 0 {
                 world.forward("more data", &talk, ack)?;
                 assert_eq!(world.connection(talk.client)?.state, State::Unconfirmed);
-                world.answer("the backend knows it", &talk, talk.from_backend().ack())?;
+                world.answer("the backend knows it", &talk, talk.backend_sends().ack())?;
                 assert_eq!(world.connection(talk.client)?.state, State::Established);
             }
         }
@@ -323,11 +327,11 @@ fn rst_without_entry() -> anyhow::Result<()> {
     let world = World::new(&[www(1)])?;
     let talk = Talk::new(CLIENT, 1);
     for rst in [
-        talk.from_client().rst(),
-        talk.from_client().rst().ack(),
-        talk.from_client().rst().syn(),
+        talk.client_sends().rst(),
+        talk.client_sends().rst().ack(),
+        talk.client_sends().rst().syn(),
     ] {
-        let expected = Seen::to_backend(&talk, &rst).as_outcome(Outcome::ToBackendAtRisk);
+        let expected = Seen::to_backend(&talk, &rst).named(Outcome::ToBackendAtRisk);
         world.expect("RST", &rst.bytes(), &expected)?;
     }
     assert_eq!(world.connections()?, []);
@@ -337,10 +341,10 @@ fn rst_without_entry() -> anyhow::Result<()> {
 fn unconfirmed_ends() -> anyhow::Result<()> {
     let world = World::new(&[www(1)])?;
     let talk = Talk::new(CLIENT, 1);
-    let ack = talk.from_client().ack();
-    let expected = Seen::to_backend(&talk, &ack).as_outcome(Outcome::ToBackendAtRisk);
+    let ack = talk.client_sends().ack();
+    let expected = Seen::to_backend(&talk, &ack).named(Outcome::ToBackendAtRisk);
     world.expect("ACK", &ack.bytes(), &expected)?;
-    world.answer("never heard of it", &talk, talk.from_backend().rst())?;
+    world.answer("never heard of it", &talk, talk.backend_sends().rst())?;
     assert_eq!(world.connection(CLIENT)?.state, State::Closed);
     world.open("SYN", &talk)
 }

@@ -94,12 +94,12 @@ impl Frame {
         self
     }
 
-    pub fn from_endpoint(mut self, from: SocketAddrV4) -> Self {
+    pub fn with_source(mut self, from: SocketAddrV4) -> Self {
         (self.ipv4.source, self.tcp.source_port) = (from.ip().octets(), from.port());
         self
     }
 
-    pub fn to_endpoint(mut self, to: SocketAddrV4) -> Self {
+    pub fn with_destination(mut self, to: SocketAddrV4) -> Self {
         (self.ipv4.destination, self.tcp.destination_port) = (to.ip().octets(), to.port());
         self
     }
@@ -175,11 +175,11 @@ impl Talk {
         }
     }
 
-    pub fn from_client(&self) -> Frame {
+    pub fn client_sends(&self) -> Frame {
         Frame::new(self.client, self.vip).between(self.router, UPLINK_MAC)
     }
 
-    pub fn from_backend(&self) -> Frame {
+    pub fn backend_sends(&self) -> Frame {
         Frame::new(self.backend.endpoint, self.client).between(self.backend_mac(), INSIDE_MAC)
     }
 
@@ -187,7 +187,7 @@ impl Talk {
     pub fn at_backend(&self, frame: &Frame) -> Frame {
         frame
             .clone()
-            .to_endpoint(self.backend.endpoint)
+            .with_destination(self.backend.endpoint)
             .between(INSIDE_MAC, self.backend_mac())
             .routed()
     }
@@ -196,7 +196,7 @@ impl Talk {
     pub fn at_client(&self, frame: &Frame) -> Frame {
         frame
             .clone()
-            .from_endpoint(self.vip)
+            .with_source(self.vip)
             .between(UPLINK_MAC, self.router)
             .routed()
     }

@@ -33,31 +33,31 @@ fn connection() -> anyhow::Result<()> {
     };
     world.open("SYN", &talk)?;
     state(State::SynSeen)?;
-    world.answer("SYN-ACK", &talk, talk.from_backend().syn().ack())?;
+    world.answer("SYN-ACK", &talk, talk.backend_sends().syn().ack())?;
     state(State::SynAckSeen)?;
-    world.forward("ACK", &talk, talk.from_client().ack())?;
+    world.forward("ACK", &talk, talk.client_sends().ack())?;
     state(State::Established)?;
     world.forward(
         "request",
         &talk,
-        talk.from_client().ack().payload(b"GET / HTTP/1.1\r\n"),
+        talk.client_sends().ack().payload(b"GET / HTTP/1.1\r\n"),
     )?;
     world.answer(
         "response",
         &talk,
-        talk.from_backend().ack().payload(b"HTTP/1.1 200 OK"),
+        talk.backend_sends().ack().payload(b"HTTP/1.1 200 OK"),
     )?;
-    world.forward("FIN", &talk, talk.from_client().ack().fin())?;
+    world.forward("FIN", &talk, talk.client_sends().ack().fin())?;
     state(State::ClientFin)?;
     world.answer(
         "the rest of a download",
         &talk,
-        talk.from_backend().ack().payload(&[7; 1400]),
+        talk.backend_sends().ack().payload(&[7; 1400]),
     )?;
     state(State::ClientFin)?;
-    world.answer("FIN", &talk, talk.from_backend().ack().fin())?;
+    world.answer("FIN", &talk, talk.backend_sends().ack().fin())?;
     state(State::Closed)?;
-    world.forward("last ACK", &talk, talk.from_client().ack())?;
+    world.forward("last ACK", &talk, talk.client_sends().ack())?;
     state(State::Closed)
 }
 
@@ -71,12 +71,12 @@ fn ip_options() -> anyhow::Result<()> {
         world.forward(
             &purpose,
             &talk,
-            talk.from_client().ack().ipv4_options(words).payload(&payload),
+            talk.client_sends().ack().ipv4_options(words).payload(&payload),
         )?;
         world.answer(
             &purpose,
             &talk,
-            talk.from_backend().ack().ipv4_options(words).payload(&payload),
+            talk.backend_sends().ack().ipv4_options(words).payload(&payload),
         )?;
     }
     Ok(())
@@ -91,7 +91,7 @@ fn tcp_options() -> anyhow::Result<()> {
         world.forward(
             &purpose,
             &talk,
-            talk.from_client()
+            talk.client_sends()
                 .ack()
                 .tcp_options(words)
                 .ipv4_options(10 - words),
@@ -99,7 +99,7 @@ fn tcp_options() -> anyhow::Result<()> {
         world.answer(
             &purpose,
             &talk,
-            talk.from_backend()
+            talk.backend_sends()
                 .ack()
                 .tcp_options(words)
                 .ipv4_options(10 - words),
@@ -117,8 +117,8 @@ fn padding() -> anyhow::Result<()> {
         b"\xff",
         b"left over from an earlier frame",
     ] {
-        world.forward("padded", &talk, talk.from_client().ack().padding(padding))?;
-        world.answer("padded", &talk, talk.from_backend().ack().padding(padding))?;
+        world.forward("padded", &talk, talk.client_sends().ack().padding(padding))?;
+        world.answer("padded", &talk, talk.backend_sends().ack().padding(padding))?;
     }
     Ok(())
 }
@@ -130,8 +130,8 @@ fn payloads() -> anyhow::Result<()> {
     for length in [1usize, 2, 3, 63, 64, 535, 1459, 1460] {
         let payload: Vec<u8> = (0..length).map(|i| (i * 31) as u8).collect();
         let purpose = format!("{length} bytes");
-        world.forward(&purpose, &talk, talk.from_client().ack().payload(&payload))?;
-        world.answer(&purpose, &talk, talk.from_backend().ack().payload(&payload))?;
+        world.forward(&purpose, &talk, talk.client_sends().ack().payload(&payload))?;
+        world.answer(&purpose, &talk, talk.backend_sends().ack().payload(&payload))?;
     }
     Ok(())
 }
@@ -143,11 +143,11 @@ fn checksum_edges() -> anyhow::Result<()> {
     let talk = Talk::new(CLIENT, 1);
     world.establish(&talk)?;
     for word in 0..=u16::MAX {
-        let frame = talk.from_client().ack().payload(&word.to_be_bytes());
+        let frame = talk.client_sends().ack().payload(&word.to_be_bytes());
         let (_, seen) = world.pass(&frame.bytes())?;
         assert_eq!(seen, talk.at_backend(&frame).bytes(), "{word:04x}");
         if word % 4 == 0 {
-            let mut frame = talk.from_backend().ack();
+            let mut frame = talk.backend_sends().ack();
             frame.ipv4.identification = word;
             let (_, seen) = world.pass(&frame.bytes())?;
             assert_eq!(seen, talk.at_client(&frame).bytes(), "{word:04x}");
@@ -161,7 +161,7 @@ fn damaged() -> anyhow::Result<()> {
     let world = World::new(&[www(1)])?;
     let talk = Talk::new(CLIENT, 1);
     world.establish(&talk)?;
-    let frame = talk.from_client().ack().payload(b"intact");
+    let frame = talk.client_sends().ack().payload(b"intact");
     let (mut sent, mut expected) = (frame.bytes(), talk.at_backend(&frame).bytes());
     for bytes in [&mut sent, &mut expected] {
         let last = bytes.len() - 1;
@@ -177,13 +177,13 @@ fn time_to_live() -> anyhow::Result<()> {
     let world = World::new(&[www(1)])?;
     let talk = Talk::new(CLIENT, 1);
     for time_to_live in [0, 1] {
-        let syn = talk.from_client().syn().time_to_live(time_to_live).bytes();
+        let syn = talk.client_sends().syn().time_to_live(time_to_live).bytes();
         world.expect("SYN", &syn, &Seen::unchanged(Outcome::TimeToLiveOver, &syn))?;
     }
     assert_eq!(world.connections()?, []);
     world.establish(&talk)?;
     for time_to_live in [0, 1] {
-        for frame in [talk.from_client().ack(), talk.from_backend().ack()] {
+        for frame in [talk.client_sends().ack(), talk.backend_sends().ack()] {
             let frame = frame.time_to_live(time_to_live).bytes();
             world.expect("data", &frame, &Seen::unchanged(Outcome::TimeToLiveOver, &frame))?;
         }
@@ -192,12 +192,12 @@ fn time_to_live() -> anyhow::Result<()> {
         world.forward(
             "enough",
             &talk,
-            talk.from_client().ack().time_to_live(time_to_live),
+            talk.client_sends().ack().time_to_live(time_to_live),
         )?;
         world.answer(
             "enough",
             &talk,
-            talk.from_backend().ack().time_to_live(time_to_live),
+            talk.backend_sends().ack().time_to_live(time_to_live),
         )?;
     }
     Ok(())
@@ -216,13 +216,13 @@ fn first_fragments() -> anyhow::Result<()> {
             &Seen::unchanged(Outcome::FragmentOfService, &frame),
         )
     };
-    dropped("SYN", talk.from_client().syn().payload(&[0; 8]))?;
-    dropped("ACK of nobody", talk.from_client().ack().payload(&[0; 8]))?;
+    dropped("SYN", talk.client_sends().syn().payload(&[0; 8]))?;
+    dropped("ACK of nobody", talk.client_sends().ack().payload(&[0; 8]))?;
     assert_eq!(world.connections()?, []);
     world.establish(&talk)?;
-    dropped("a client's data", talk.from_client().ack().payload(&[0; 8]))?;
-    dropped("a backend's data", talk.from_backend().ack().payload(&[0; 8]))?;
-    world.forward("whole packets go on", &talk, talk.from_client().ack())
+    dropped("a client's data", talk.client_sends().ack().payload(&[0; 8]))?;
+    dropped("a backend's data", talk.backend_sends().ack().payload(&[0; 8]))?;
+    world.forward("whole packets go on", &talk, talk.client_sends().ack())
 }
 
 /// One-armed: the backends are behind the interface that the clients are behind.
@@ -232,7 +232,7 @@ fn transmit() -> anyhow::Result<()> {
     hop.interface_index = INGRESS;
     let world = World::new(&[service])?;
     let talk = Talk::new(CLIENT, 1);
-    let syn = talk.from_client().syn();
+    let syn = talk.client_sends().syn();
     let mut seen = Seen::to_backend(&talk, &syn).opening();
     seen.action = 3;
     world.expect("SYN", &syn.bytes(), &seen)

@@ -48,14 +48,18 @@ fn router_changes() -> anyhow::Result<()> {
         ..before.clone()
     };
     world.establish(&before)?;
-    world.forward("by another router", &after, after.from_client().ack())?;
-    world.answer("answered there", &after, after.from_backend().ack().payload(b"1"))?;
-    world.answer("and there", &after, after.from_backend().ack().payload(b"2"))?;
-    world.forward("by the first again", &before, before.from_client().ack())?;
-    world.answer("answered there", &before, before.from_backend().ack())?;
+    world.forward("by another router", &after, after.client_sends().ack())?;
+    world.answer(
+        "answered there",
+        &after,
+        after.backend_sends().ack().payload(b"1"),
+    )?;
+    world.answer("and there", &after, after.backend_sends().ack().payload(b"2"))?;
+    world.forward("by the first again", &before, before.client_sends().ack())?;
+    world.answer("answered there", &before, before.backend_sends().ack())?;
     // Also in the last segments, which change the entry's state as well.
-    world.forward("FIN by another router", &after, after.from_client().ack().fin())?;
-    world.answer("FIN", &after, after.from_backend().ack().fin())
+    world.forward("FIN by another router", &after, after.client_sends().ack().fin())?;
+    world.answer("FIN", &after, after.backend_sends().ack().fin())
 }
 
 fn two_routers() -> anyhow::Result<()> {
@@ -68,7 +72,7 @@ fn two_routers() -> anyhow::Result<()> {
     world.establish(&first)?;
     world.establish(&second)?;
     for talk in [&first, &second, &first] {
-        world.answer("each by his own", talk, talk.from_backend().ack())?;
+        world.answer("each by his own", talk, talk.backend_sends().ack())?;
     }
     Ok(())
 }
@@ -107,10 +111,10 @@ fn interfaces() -> anyhow::Result<()> {
     let index = |name| nix::net::if_::if_nametoindex(name);
     let (uplink, inside) = (index("uplink")?, index("inside")?);
     let talk = Talk::new(CLIENT, 1);
-    let syn = talk.from_client().syn();
+    let syn = talk.client_sends().syn();
     let expected = Seen::to_backend(&talk, &syn).opening();
     assert_eq!(world.run_from(uplink, &syn.bytes())?, expected);
-    let answer = talk.from_backend().syn().ack();
+    let answer = talk.backend_sends().syn().ack();
     let transmitted = Seen::to_client(&talk, &answer);
     let redirected = Seen {
         action: 4,
@@ -122,7 +126,7 @@ fn interfaces() -> anyhow::Result<()> {
         transmitted,
         "the backend is on the clients' side"
     );
-    let ack = talk.from_client().ack();
+    let ack = talk.client_sends().ack();
     assert_eq!(
         world.run_from(inside, &ack.bytes())?,
         Seen::to_backend(&talk, &ack)
@@ -137,7 +141,7 @@ fn interfaces() -> anyhow::Result<()> {
 
 /// What the kernel has to finish: rewritten, but to and from the MAC addresses that it came with.
 fn by_kernel(mut seen: Seen, sent: &Frame, outcome: Outcome) -> Seen {
-    seen = seen.as_outcome(outcome);
+    seen = seen.named(outcome);
     seen.frame[..12].copy_from_slice(&sent.bytes()[..12]);
     seen
 }
@@ -154,10 +158,14 @@ fn to_backend_by_route() -> anyhow::Result<()> {
     let world = World::new(&[service])?;
     let known = Talk::new(client(1), 1);
     world.open("the neighbour is known", &known)?;
-    world.forward("and again", &known, known.from_client().ack().payload(&[0; 1000]))?;
+    world.forward(
+        "and again",
+        &known,
+        known.client_sends().ack().payload(&[0; 1000]),
+    )?;
     for (purpose, server) in [("the neighbour is not known", 2), ("there is no route", 9)] {
         let talk = Talk::new(client(server.into()), server);
-        let syn = talk.from_client().syn();
+        let syn = talk.client_sends().syn();
         let expected = by_kernel(
             Seen::to_backend(&talk, &syn).opening(),
             &syn,
@@ -167,9 +175,9 @@ fn to_backend_by_route() -> anyhow::Result<()> {
     }
     sh("ip neighbour add 198.18.2.2 lladdr 02:00:00:00:01:02 dev inside nud permanent")?;
     let found = Talk::new(client(2), 2);
-    world.forward("now it is known", &found, found.from_client().syn())?;
+    world.forward("now it is known", &found, found.client_sends().syn())?;
     sh("echo 0 > /proc/sys/net/ipv4/ip_forward")?;
-    let ack = known.from_client().ack();
+    let ack = known.client_sends().ack();
     let expected = by_kernel(Seen::to_backend(&known, &ack), &ack, Outcome::ToBackendByKernel);
     world.expect("the kernel may not forward", &ack.bytes(), &expected)
 }
@@ -186,7 +194,7 @@ fn to_client_by_route() -> anyhow::Result<()> {
         ..Talk::new(CLIENT, 1)
     };
     world.open("SYN", &known)?;
-    let answer = known.from_backend().syn().ack();
+    let answer = known.backend_sends().syn().ack();
     let routed = Talk {
         router: ROUTER_MAC,
         ..known.clone()
@@ -202,7 +210,7 @@ fn to_client_by_route() -> anyhow::Result<()> {
     )?;
     let unknown = Talk::new("198.18.0.3:40000".parse()?, 1);
     world.open("SYN", &unknown)?;
-    let answer = unknown.from_backend().syn().ack();
+    let answer = unknown.backend_sends().syn().ack();
     let expected = by_kernel(
         Seen::to_client(&unknown, &answer),
         &answer,
@@ -219,7 +227,7 @@ fn too_many_routers() -> anyhow::Result<()> {
     for number in 0..30_000u16 {
         let [high, low] = number.to_be_bytes();
         let ack = before
-            .from_client()
+            .client_sends()
             .ack()
             .between([0x02, 0, 0, 9, high, low], UPLINK_MAC);
         world.pass(&ack.bytes())?;
@@ -228,15 +236,15 @@ fn too_many_routers() -> anyhow::Result<()> {
         router: OTHER_ROUTER,
         ..before.clone()
     };
-    world.forward("by one more router", &after, after.from_client().ack())?;
-    let answer = before.from_backend().ack();
+    world.forward("by one more router", &after, after.client_sends().ack())?;
+    let answer = before.backend_sends().ack();
     let routed = Seen {
         action: 4,
         ..Seen::to_client(&before, &answer)
     };
     world.expect("answered by the route", &answer.bytes(), &routed)?;
-    world.forward("by the first router", &before, before.from_client().ack())?;
-    world.answer("answered there", &before, before.from_backend().ack())
+    world.forward("by the first router", &before, before.client_sends().ack())?;
+    world.answer("answered there", &before, before.backend_sends().ack())
 }
 
 /// The table is full of others: answers find no entry, and are rewritten all the same, while and where that is safe.
@@ -255,18 +263,18 @@ fn untracked() -> anyhow::Result<()> {
         world.establish_somewhere(client(number))?;
     }
     let talk = Talk::new(CLIENT, 1);
-    let answer = talk.from_backend().syn().ack();
+    let answer = talk.backend_sends().syn().ack();
     let unchanged = Seen::unchanged(Outcome::NoConnection, &answer.bytes());
     world.expect("nothing is untracked yet", &answer.bytes(), &unchanged)?;
 
-    let syn = talk.from_client().syn();
-    let expected = Seen::to_backend(&talk, &syn).as_outcome(Outcome::ToBackendUntracked);
+    let syn = talk.client_sends().syn();
+    let expected = Seen::to_backend(&talk, &syn).named(Outcome::ToBackendUntracked);
     world.expect("SYN", &syn.bytes(), &expected)?;
-    let answered = Seen::to_client(&talk, &answer).as_outcome(Outcome::ToClientUntracked);
+    let answered = Seen::to_client(&talk, &answer).named(Outcome::ToClientUntracked);
     world.expect("the answer, by the route", &answer.bytes(), &answered)?;
 
     let stranger = Talk::new("198.18.0.3:40000".parse()?, 1);
-    let late = stranger.from_backend().ack();
+    let late = stranger.backend_sends().ack();
     let expected = by_kernel(
         Seen::to_client(&stranger, &late),
         &late,
@@ -274,7 +282,7 @@ fn untracked() -> anyhow::Result<()> {
     );
     world.expect("a client without a neighbour entry", &late.bytes(), &expected)?;
     for own in ["198.18.0.1:50000", "198.18.1.1:50000", "127.0.0.1:50000"] {
-        let probe = Talk::new(own.parse()?, 1).from_backend().syn().ack().bytes();
+        let probe = Talk::new(own.parse()?, 1).backend_sends().syn().ack().bytes();
         world.expect(
             "a health probe",
             &probe,
@@ -287,9 +295,9 @@ fn untracked() -> anyhow::Result<()> {
             vip,
             ..Talk::new(CLIENT, 3)
         };
-        world.pass(&talk.from_client().syn().bytes())?;
+        world.pass(&talk.client_sends().syn().bytes())?;
     }
-    let ambiguous = Talk::new(CLIENT, 3).from_backend().syn().ack().bytes();
+    let ambiguous = Talk::new(CLIENT, 3).backend_sends().syn().ack().bytes();
     world.expect(
         "two services",
         &ambiguous,

@@ -21,35 +21,35 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Segments of every kind that is answered; and the answer's numbers differ in each.
-fn answered(from_client: &dyn Fn() -> Frame) -> Vec<(&'static str, Frame)> {
-    let mut last = from_client().ack().fin().payload(b"bye");
+fn answered(client_sends: &dyn Fn() -> Frame) -> Vec<(&'static str, Frame)> {
+    let mut last = client_sends().ack().fin().payload(b"bye");
     last.tcp.sequence_number = u32::MAX;
-    let mut wraps = from_client().fin().payload(b"bye");
+    let mut wraps = client_sends().fin().payload(b"bye");
     wraps.tcp.sequence_number = u32::MAX;
     vec![
-        ("ACK", from_client().ack()),
-        ("data", from_client().ack().payload(b"odd")),
-        ("data without ACK", from_client().payload(b"four")),
-        ("nothing at all", from_client()),
-        ("FIN without ACK", from_client().fin()),
+        ("ACK", client_sends().ack()),
+        ("data", client_sends().ack().payload(b"odd")),
+        ("data without ACK", client_sends().payload(b"four")),
+        ("nothing at all", client_sends()),
+        ("FIN without ACK", client_sends().fin()),
         ("FIN with ACK, at the end of the numbers", last),
         ("FIN without ACK, over the end of the numbers", wraps),
-        ("IP options", from_client().ack().ipv4_options(10)),
+        ("IP options", client_sends().ack().ipv4_options(10)),
         (
             "IP and TCP options, payload, without ACK",
-            from_client().ipv4_options(3).tcp_options(10).payload(&[1; 1001]),
+            client_sends().ipv4_options(3).tcp_options(10).payload(&[1; 1001]),
         ),
-        ("padding", from_client().ack().padding(&[0; 6])),
+        ("padding", client_sends().ack().padding(&[0; 6])),
     ]
 }
 
-fn opening(from_client: &dyn Fn() -> Frame) -> Vec<(&'static str, Frame)> {
+fn opening(client_sends: &dyn Fn() -> Frame) -> Vec<(&'static str, Frame)> {
     vec![
-        ("SYN", from_client().syn()),
-        ("SYN with TCP options", from_client().syn().tcp_options(5)),
-        ("SYN with data", from_client().syn().payload(b"early")),
-        ("SYN and FIN", from_client().syn().fin()),
-        ("SYN-ACK", from_client().syn().ack()),
+        ("SYN", client_sends().syn()),
+        ("SYN with TCP options", client_sends().syn().tcp_options(5)),
+        ("SYN with data", client_sends().syn().payload(b"early")),
+        ("SYN and FIN", client_sends().syn().fin()),
+        ("SYN-ACK", client_sends().syn().ack()),
     ]
 }
 
@@ -65,8 +65,8 @@ fn no_backend() -> anyhow::Result<()> {
         },
     ])?;
     let talk = Talk::new(CLIENT, 1);
-    let from_client = || talk.from_client();
-    for (purpose, frame) in [opening(&from_client), answered(&from_client)].concat() {
+    let client_sends = || talk.client_sends();
+    for (purpose, frame) in [opening(&client_sends), answered(&client_sends)].concat() {
         world.expect(
             purpose,
             &frame.bytes(),
@@ -74,9 +74,9 @@ fn no_backend() -> anyhow::Result<()> {
         )?;
     }
     for frame in [
-        talk.from_client().rst(),
-        talk.from_client().rst().ack(),
-        talk.from_client().syn().rst(),
+        talk.client_sends().rst(),
+        talk.client_sends().rst().ack(),
+        talk.client_sends().syn().rst(),
     ] {
         let frame = frame.bytes();
         world.expect("RST", &frame, &Seen::unchanged(Outcome::RstForNobody, &frame))?;
@@ -92,9 +92,9 @@ fn draining() -> anyhow::Result<()> {
     let mut service = www(1);
     service.slots.clear();
     world.publish(&[service])?;
-    world.forward("data", &talk, talk.from_client().ack().payload(b"x"))?;
-    world.answer("data", &talk, talk.from_backend().ack().payload(b"x"))?;
-    world.forward("RST", &talk, talk.from_client().rst())
+    world.forward("data", &talk, talk.client_sends().ack().payload(b"x"))?;
+    world.answer("data", &talk, talk.backend_sends().ack().payload(b"x"))?;
+    world.forward("RST", &talk, talk.client_sends().rst())
 }
 
 fn down(mut service: ServiceEntry) -> ServiceEntry {
@@ -110,8 +110,8 @@ fn on_down_reset() -> anyhow::Result<()> {
     world.establish(&talk)?;
     world.publish(&[down(www(2))])?;
     assert_eq!(world.connection(CLIENT)?.state, State::Established);
-    let from_client = || talk.from_client();
-    for (purpose, frame) in answered(&from_client) {
+    let client_sends = || talk.client_sends();
+    for (purpose, frame) in answered(&client_sends) {
         world.expect(
             purpose,
             &frame.bytes(),
@@ -129,7 +129,7 @@ fn syn_after_reset() -> anyhow::Result<()> {
         world.establish(&talk)?;
         world.publish(&[down(www(2))])?;
         if reset_first {
-            let ack = talk.from_client().ack();
+            let ack = talk.client_sends().ack();
             world.expect(
                 "ACK",
                 &ack.bytes(),
@@ -138,7 +138,7 @@ fn syn_after_reset() -> anyhow::Result<()> {
         }
         let elsewhere = Talk::new(CLIENT, 2);
         world.establish(&elsewhere)?;
-        let late = talk.from_backend().ack().payload(b"late").bytes();
+        let late = talk.backend_sends().ack().payload(b"late").bytes();
         world.expect(
             "the old backend wakes up",
             &late,
@@ -155,7 +155,7 @@ fn rst_after_reset() -> anyhow::Result<()> {
     let talk = Talk::new(CLIENT, 1);
     world.establish(&talk)?;
     world.publish(&[down(www(2))])?;
-    let rst = talk.from_client().rst().ack().bytes();
+    let rst = talk.client_sends().rst().ack().bytes();
     world.expect("RST", &rst, &Seen::unchanged(Outcome::RstForNobody, &rst))?;
     assert!(!world.connection(CLIENT)?.is_open());
     Ok(())

@@ -45,10 +45,10 @@ fn both_work() -> anyhow::Result<()> {
     world.establish(&first)?;
     world.establish(&second)?;
     for talk in [&first, &second] {
-        world.forward("data", talk, talk.from_client().ack().payload(b"?"))?;
-        world.answer("data", talk, talk.from_backend().ack().payload(b"!"))?;
+        world.forward("data", talk, talk.client_sends().ack().payload(b"?"))?;
+        world.answer("data", talk, talk.backend_sends().ack().payload(b"!"))?;
     }
-    let probe = Talk::new(client(3), 1).from_backend().ack().bytes();
+    let probe = Talk::new(client(3), 1).backend_sends().ack().bytes();
     world.expect(
         "an answer to neither",
         &probe,
@@ -69,7 +69,7 @@ fn eight() -> anyhow::Result<()> {
             ..Talk::new(client(number.into()), 1)
         };
         world.establish(&talk)?;
-        world.answer("data", &talk, talk.from_backend().ack().payload(b"!"))?;
+        world.answer("data", &talk, talk.backend_sends().ack().payload(b"!"))?;
     }
     Ok(())
 }
@@ -81,9 +81,9 @@ fn collision() -> anyhow::Result<()> {
     // The cursor stands at the shared endpoint, where the client's port is taken.
     let second = in_second(CLIENT, 2, 2);
     world.establish(&second)?;
-    world.forward("the first goes on", &first, first.from_client().ack())?;
-    world.answer("and is answered as such", &first, first.from_backend().ack())?;
-    world.answer("as is the second", &second, second.from_backend().ack())?;
+    world.forward("the first goes on", &first, first.client_sends().ack())?;
+    world.answer("and is answered as such", &first, first.backend_sends().ack())?;
+    world.answer("as is the second", &second, second.backend_sends().ack())?;
     // Another port may have the shared one.
     world.establish(&in_second(client(7), 1, 101))
 }
@@ -93,14 +93,14 @@ fn no_other() -> anyhow::Result<()> {
     let first = Talk::new(CLIENT, 1);
     world.establish(&first)?;
     let second = in_second(CLIENT, 1, 101);
-    let syn = second.from_client().syn().bytes();
+    let syn = second.client_sends().syn().bytes();
     world.expect(
         "SYN",
         &syn,
         &Seen::unchanged(Outcome::SharedEndpointCollision, &syn),
     )?;
     assert_eq!(world.connections()?.len(), 1);
-    world.answer("the first is answered", &first, first.from_backend().ack())
+    world.answer("the first is answered", &first, first.backend_sends().ack())
 }
 
 fn leaving() -> anyhow::Result<()> {
@@ -112,21 +112,21 @@ fn leaving() -> anyhow::Result<()> {
         slots: vec![],
         ..www(1)
     }])?;
-    world.forward("data", &talk, talk.from_client().ack().payload(b"?"))?;
-    world.answer("data", &talk, talk.from_backend().ack().payload(b"!"))?;
+    world.forward("data", &talk, talk.client_sends().ack().payload(b"?"))?;
+    world.answer("data", &talk, talk.backend_sends().ack().payload(b"!"))?;
     let new = Talk::new(client(2), 1);
     for frame in [
-        new.from_client().syn(),
-        new.from_client().ack(),
-        new.from_client().rst(),
+        new.client_sends().syn(),
+        new.client_sends().ack(),
+        new.client_sends().rst(),
     ] {
         let frame = frame.bytes();
         world.expect("anything new", &frame, &Seen::unchanged(Outcome::NotOurs, &frame))?;
     }
-    world.forward("FIN", &talk, talk.from_client().ack().fin())?;
-    world.answer("FIN", &talk, talk.from_backend().ack().fin())?;
+    world.forward("FIN", &talk, talk.client_sends().ack().fin())?;
+    world.answer("FIN", &talk, talk.backend_sends().ack().fin())?;
     assert_eq!(world.connection(talk.client)?.state, State::Closed);
-    let syn = talk.from_client().syn().bytes();
+    let syn = talk.client_sends().syn().bytes();
     world.expect(
         "a new one from the old port",
         &syn,
@@ -139,10 +139,10 @@ fn gone() -> anyhow::Result<()> {
     let talk = Talk::new(client(1), 1);
     world.establish(&talk)?;
     world.publish(&[])?;
-    for frame in [talk.from_client().ack(), talk.from_backend().ack()] {
+    for frame in [talk.client_sends().ack(), talk.backend_sends().ack()] {
         let frame = frame.bytes();
         world.expect("nobody's", &frame, &Seen::unchanged(Outcome::NotOurs, &frame))?;
     }
     world.publish(&[ServiceEntry { vip: VIP, ..www(1) }])?;
-    world.forward("back", &talk, talk.from_client().ack())
+    world.forward("back", &talk, talk.client_sends().ack())
 }

@@ -41,12 +41,17 @@ fn flood() -> anyhow::Result<()> {
         .map(|number| world.establish_somewhere(client(number)))
         .collect::<anyhow::Result<Vec<_>>>()?;
     for number in 0..20_000 {
-        let (action, _) = world.pass(&Talk::new(client(100_000 + number), 1).from_client().syn().bytes())?;
+        let (action, _) = world.pass(
+            &Talk::new(client(100_000 + number), 1)
+                .client_sends()
+                .syn()
+                .bytes(),
+        )?;
         assert_eq!(action, 4, "a flood's SYN is forwarded like any other");
     }
     for talk in &talks {
-        world.forward("after the flood", talk, talk.from_client().ack())?;
-        world.answer("after the flood", talk, talk.from_backend().ack())?;
+        world.forward("after the flood", talk, talk.client_sends().ack())?;
+        world.answer("after the flood", talk, talk.backend_sends().ack())?;
     }
     let established = world
         .connections()?
@@ -61,19 +66,19 @@ fn half_open() -> anyhow::Result<()> {
     let world = World::with_room(&[www(3)], TINY)?;
     let old = world.establish_somewhere(client(1000))?;
     for number in 1..WAYS {
-        world.pass(&Talk::new(client(number), 1).from_client().syn().bytes())?;
+        world.pass(&Talk::new(client(number), 1).client_sends().syn().bytes())?;
     }
     assert_eq!(world.connections()?.len(), WAYS as usize);
     for number in WAYS..5 * WAYS {
         let talk = Talk::new(client(number), (number % 3 + 1) as u8);
         world.open("a new one takes a half-open one's place", &talk)?;
-        world.forward("and is remembered", &talk, talk.from_client().syn())?;
+        world.forward("and is remembered", &talk, talk.client_sends().syn())?;
         assert_eq!(world.connections()?.len(), WAYS as usize);
     }
     world.forward(
         "the established one is still there",
         &old,
-        old.from_client().ack(),
+        old.client_sends().ack(),
     )
 }
 
@@ -86,7 +91,7 @@ fn full(world: &World) -> anyhow::Result<Vec<Talk>> {
 
 fn untracked() -> anyhow::Result<()> {
     let world = World::with_room(&[www(3)], TINY)?;
-    let stranger = Talk::new(client(500), 1).from_backend().syn().ack().bytes();
+    let stranger = Talk::new(client(500), 1).backend_sends().syn().ack().bytes();
     let talks = full(&world)?;
     world.expect(
         "nobody is untracked yet",
@@ -98,22 +103,22 @@ fn untracked() -> anyhow::Result<()> {
         let (syn, ack) = {
             let talk = Talk::new(client(number), 1);
             (
-                talk.from_client().syn(),
-                talk.from_client().ack().payload(b"data"),
+                talk.client_sends().syn(),
+                talk.client_sends().ack().payload(b"data"),
             )
         };
         let server = world.server_of(&syn)?;
         servers.insert(server);
         let talk = Talk::new(client(number), server);
         for frame in [syn, ack] {
-            let expected = Seen::to_backend(&talk, &frame).as_outcome(Outcome::ToBackendUntracked);
+            let expected = Seen::to_backend(&talk, &frame).named(Outcome::ToBackendUntracked);
             world.expect("always the same server", &frame.bytes(), &expected)?;
         }
     }
     assert_eq!(servers, BTreeSet::from([1, 2, 3]));
     for talk in &talks {
-        world.forward("those that are in it", talk, talk.from_client().ack())?;
-        world.answer("those that are in it", talk, talk.from_backend().ack())?;
+        world.forward("those that are in it", talk, talk.client_sends().ack())?;
+        world.answer("those that are in it", talk, talk.backend_sends().ack())?;
     }
     assert_eq!(world.connections()?.len(), WAYS as usize);
     Ok(())
@@ -123,10 +128,10 @@ fn closed_make_way() -> anyhow::Result<()> {
     let world = World::with_room(&[www(3)], TINY)?;
     let talks = full(&world)?;
     let closed = &talks[3];
-    world.forward("FIN", closed, closed.from_client().ack().fin())?;
-    world.answer("FIN", closed, closed.from_backend().ack().fin())?;
+    world.forward("FIN", closed, closed.client_sends().ack().fin())?;
+    world.answer("FIN", closed, closed.backend_sends().ack().fin())?;
     let reset = &talks[5];
-    world.answer("RST", reset, reset.from_backend().rst())?;
+    world.answer("RST", reset, reset.backend_sends().rst())?;
     let new = world.establish_somewhere(client(100))?;
     assert_eq!(world.connection(new.client)?.state, State::Established);
     assert!(
@@ -136,12 +141,12 @@ fn closed_make_way() -> anyhow::Result<()> {
             .all(|connection| connection.client != closed.client)
     );
     // A RST may be forged: that connection keeps its place.
-    let syn = Talk::new(client(101), 1).from_client().syn();
+    let syn = Talk::new(client(101), 1).client_sends().syn();
     assert_eq!(
         world.run(&syn.bytes())?.outcomes,
         BTreeMap::from([("to_backend_untracked", 1)])
     );
-    world.forward("it was forged", reset, reset.from_client().ack())?;
+    world.forward("it was forged", reset, reset.client_sends().ack())?;
     assert_eq!(world.connection(reset.client)?.state, State::Established);
     Ok(())
 }
@@ -170,16 +175,16 @@ fn listing() -> anyhow::Result<()> {
     world.open("SYN", &talk)?;
     listed(State::SynSeen, half_open)?;
     assert!(world.connection(CLIENT)?.is_open());
-    world.answer("SYN-ACK", &talk, talk.from_backend().syn().ack())?;
+    world.answer("SYN-ACK", &talk, talk.backend_sends().syn().ack())?;
     listed(State::SynAckSeen, half_open)?;
-    world.forward("ACK", &talk, talk.from_client().ack())?;
+    world.forward("ACK", &talk, talk.client_sends().ack())?;
     listed(State::Established, established)?;
-    world.answer("FIN", &talk, talk.from_backend().ack().fin())?;
+    world.answer("FIN", &talk, talk.backend_sends().ack().fin())?;
     listed(State::BackendFin, closing)?;
-    world.forward("RST", &talk, talk.from_client().rst())?;
+    world.forward("RST", &talk, talk.client_sends().rst())?;
     listed(State::Reset, closing)?;
     assert!(!world.connection(CLIENT)?.is_open());
-    world.answer("it was forged", &talk, talk.from_backend().ack())?;
+    world.answer("it was forged", &talk, talk.backend_sends().ack())?;
     listed(State::Established, established)?;
     assert!(world.dataplane.connections().bytes() >= 10_000 * 16);
     Ok(())
@@ -190,7 +195,7 @@ fn sweep() -> anyhow::Result<()> {
     for number in 0..100 {
         let talk = Talk::new(client(number), 1);
         if number % 2 == 0 {
-            world.pass(&talk.from_client().syn().bytes())?;
+            world.pass(&talk.client_sends().syn().bytes())?;
         } else {
             world.establish_somewhere(talk.client)?;
         }
@@ -212,7 +217,7 @@ fn sweep() -> anyhow::Result<()> {
     assert_eq!(table.sweep(later(established - 1)), 0, "not before its time");
     assert_eq!(table.sweep(later(established + 2)), 50);
     assert_eq!(world.connections()?, []);
-    let late = Talk::new(client(1), 1).from_backend().ack().bytes();
+    let late = Talk::new(client(1), 1).backend_sends().ack().bytes();
     world.expect("forgotten", &late, &Seen::unchanged(Outcome::NoConnection, &late))
 }
 
@@ -248,9 +253,9 @@ fn race_of_services() -> anyhow::Result<()> {
                     ..Talk::new(client(random.u32(0..2)), server)
                 };
                 let frame = if random.bool() {
-                    talk.from_client().syn()
+                    talk.client_sends().syn()
                 } else {
-                    talk.from_client().ack()
+                    talk.client_sends().ack()
                 };
                 wrong += u32::from(world.server_of(&frame)? != server);
             }
@@ -272,12 +277,12 @@ fn race_of_flows() -> anyhow::Result<()> {
         let flow = |number| client(round * FLOWS + number);
         let opened = on_all_cpus(4, |_| {
             (0..FLOWS)
-                .map(|number| world.server_of(&Talk::new(flow(number), 1).from_client().syn()))
+                .map(|number| world.server_of(&Talk::new(flow(number), 1).client_sends().syn()))
                 .collect::<anyhow::Result<Vec<_>>>()
         })?;
         let followed = on_all_cpus(4, |_| {
             (0..FLOWS)
-                .map(|number| world.server_of(&Talk::new(flow(number), 1).from_client().ack()))
+                .map(|number| world.server_of(&Talk::new(flow(number), 1).client_sends().ack()))
                 .collect::<anyhow::Result<Vec<_>>>()
         })?;
         for number in 0..FLOWS as usize {

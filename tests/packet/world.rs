@@ -140,7 +140,7 @@ impl Seen {
     }
 
     /// The same, under another name.
-    pub fn as_outcome(mut self, outcome: Outcome) -> Self {
+    pub fn named(mut self, outcome: Outcome) -> Self {
         self.action = action(outcome);
         self.outcomes = BTreeMap::from([(outcome.name(), 1)]);
         self
@@ -269,24 +269,24 @@ impl World {
 
     /// A client's SYN opens a connection.
     pub fn open(&self, purpose: &str, talk: &Talk) -> anyhow::Result<()> {
-        let syn = talk.from_client().syn();
+        let syn = talk.client_sends().syn();
         self.expect(purpose, &syn.bytes(), &Seen::to_backend(talk, &syn).opening())
     }
 
     /// A whole handshake.
     pub fn establish(&self, talk: &Talk) -> anyhow::Result<()> {
         self.open("SYN", talk)?;
-        self.answer("SYN-ACK", talk, talk.from_backend().syn().ack())?;
-        self.forward("ACK", talk, talk.from_client().ack())
+        self.answer("SYN-ACK", talk, talk.backend_sends().syn().ack())?;
+        self.forward("ACK", talk, talk.client_sends().ack())
     }
 
     /// A handshake with whichever backend the program chooses, without looking at counters.
     pub fn establish_somewhere(&self, client: SocketAddrV4) -> anyhow::Result<Talk> {
         let mut talk = Talk::new(client, 1);
-        let number = self.server_of(&talk.from_client().syn())?;
+        let number = self.server_of(&talk.client_sends().syn())?;
         talk.backend = web(number);
-        self.pass(&talk.from_backend().syn().ack().bytes())?;
-        self.pass(&talk.from_client().ack().bytes())?;
+        self.pass(&talk.backend_sends().syn().ack().bytes())?;
+        self.pass(&talk.client_sends().ack().bytes())?;
         Ok(talk)
     }
 

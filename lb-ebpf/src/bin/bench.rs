@@ -1,0 +1,73 @@
+//! What the per-packet benchmark runs around the load balancer, and what it compares it with. Never attached.
+//!
+//! The kernel's program runner does not restore the frame between repeats: a program that rewrites would see its own
+//! output the next time. So each repeat begins in `wrapper`, which writes the frame anew and then tail-calls.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// A program is one crate: what its modules share needs no visibility beyond it.
+#![allow(unreachable_pub)]
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::bindings::xdp_action;
+    use aya_ebpf::macros::{map, xdp};
+    use aya_ebpf::maps::{Array, ProgramArray};
+    use aya_ebpf::programs::XdpContext;
+    use lb_common::bench::{DESTINATION, LENGTH, Plan, SOURCE};
+
+    /// One element, set by the runner.
+    #[map]
+    static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
+    /// The program under test.
+    #[map]
+    static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+    /// The floor: what the runner, the wrapper and a tail call take.
+    #[xdp]
+    pub fn bare(_: XdpContext) -> u32 {
+        xdp_action::XDP_TX
+    }
+
+    /// Writes the frame anew, of the next client, and calls the program under test.
+    ///
+    /// The stores are cut such that no field is later loaded across two of them: that would stall, and is nothing that
+    /// happens to a frame that came from a network card.
+    #[xdp]
+    pub fn wrapper(context: XdpContext) -> u32 {
+        let Some(plan) = PLAN.get_ptr_mut(0) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        let frame = context.data();
+        if frame + LENGTH > context.data_end() {
+            return xdp_action::XDP_ABORTED;
+        }
+        // SAFETY: the runner runs this on one CPU at a time. The frame is long enough, and the kernel knows where unaligned
+        // accesses to it are allowed.
+        unsafe {
+            for word in 0..3 {
+                *(frame as *mut u32).add(word) = (*plan).addresses[word];
+            }
+            for word in 0..6 {
+                *((frame + 14) as *mut u64).add(word) = (*plan).packet[word];
+            }
+            let client = (*plan).next & (*plan).mask;
+            (*plan).next = client + 1;
+            if (*plan).client_at == SOURCE {
+                *((frame + SOURCE as usize) as *mut u32) += client.to_be();
+            } else {
+                *((frame + DESTINATION as usize) as *mut u32) += client.to_be();
+            }
+            NEXT.tail_call(&context, 0);
+        }
+        xdp_action::XDP_ABORTED
+    }
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        // Nothing in this crate can panic; if something could, the verifier would refuse the endless loop.
+        loop {}
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
