@@ -3,15 +3,21 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::prepared::Prepared;
+use crate::setup::Needs;
 use crate::site_bench::{self, Plan};
+use crate::test_command::OBJECTS;
+use crate::{ebpf, process, setup, sudo, userspace};
 
-/// Measure the site through the balancer, through HAProxy and without either, side by side
+/// Measure packets against a program that does nothing, and the site against HAProxy and a direct connection
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The whole site: HTTPS requests from the client (what is measured if nothing is named)
+    /// Only what a packet costs in the kernel's program runner
+    #[arg(long, conflicts_with = "site")]
+    packet: bool,
+    /// Only the whole site: HTTPS requests from the client, through the balancer, through HAProxy and directly
     #[arg(long)]
     site: bool,
     /// Runs of each measurement, interleaved; the median counts
@@ -32,6 +38,12 @@ pub struct Args {
 /// # Errors
 /// When the lab does not come up, or a measurement gives no figures.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if !args.site {
+        packets()?;
+    }
+    if args.packet {
+        return Ok(ExitCode::SUCCESS);
+    }
     let binaries = args.prepared.binaries()?;
     let plan = Plan {
         repeat: args.repeat,
@@ -40,4 +52,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     site_bench::run(binaries, &plan)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the packet bench as the user and runs it as root.
+fn packets() -> Result<()> {
+    setup::ensure(Needs::Build)?;
+    let objects = ebpf::build(&ebpf::Options::default())?;
+    let mut build = process::cargo();
+    build.args([
+        "bench",
+        "--no-run",
+        "--package",
+        "lb-tests",
+        "--bench",
+        "packet_bench",
+    ]);
+    let built = userspace::executables(&mut build)?;
+    let bench = built.first().context("cargo built no packet_bench")?;
+    let environment = [(OBJECTS.to_owned(), objects.directory.display().to_string())];
+    process::run(&mut sudo::as_root(&bench.path, &environment)?)
 }
