@@ -189,14 +189,19 @@ impl Engine {
         let mut changes = reconcile::changes(&self.file, &file);
         changes.append(&mut lines);
         let next = self.next(file, overrides, self.handed_off.clone())?;
+        let nothing =
+            |error: &dyn std::fmt::Display| Refusal::Failed(format!("nothing was changed: {error}"));
         self.vips
             .set(&next.file.services)
             .await
-            .map_err(|error| Refusal::Failed(format!("nothing was changed: {error}")))?;
+            .map_err(|error| nothing(&error))?;
         if next.overrides != self.overrides
             && let Err(error) = next.overrides.save(&self.file.daemon.state_directory)
         {
-            return Err(Refusal::Failed(format!("nothing was changed: {error}")));
+            if let Err(error) = self.vips.set(&self.file.services).await {
+                tracing::error!(%error, "cannot put the VIPs back as they were");
+            }
+            return Err(nothing(&error));
         }
         self.commit(next);
         self.resolve().await;
