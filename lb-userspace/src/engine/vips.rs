@@ -19,15 +19,24 @@ pub(super) struct Vips {
 }
 
 impl Vips {
-    /// Makes the managed VIPs of these services the ones that are on their interfaces: new ones first.
+    /// Makes the managed VIPs of these services the ones that are on their interfaces: new ones first. Those of services
+    /// that are `leaving` stay where they are, since the connections that are left need them.
     ///
     /// # Errors
     /// The kernel refuses one; all is as it was before.
-    pub(super) async fn set(&mut self, services: &[Service]) -> Result<(), VipError> {
-        let wanted: BTreeSet<_> = services
+    pub(super) async fn set(
+        &mut self,
+        services: &[Service],
+        leaving: &BTreeSet<IpAddr>,
+    ) -> Result<(), VipError> {
+        let mut wanted: BTreeSet<_> = services
             .iter()
             .filter_map(|service| Some((service.vip, service.manage_vip.clone()?)))
             .collect();
+        let served: BTreeSet<_> = services.iter().map(|service| service.vip).collect();
+        let last_ones =
+            |(address, _): &&(IpAddr, String)| leaving.contains(address) && !served.contains(address);
+        wanted.extend(self.present.iter().filter(last_ones).cloned());
         let mut ours = Vec::new();
         for (address, interface) in wanted.difference(&self.present) {
             match vip::add(*address, interface).await {
