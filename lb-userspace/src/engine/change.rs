@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Engine, Request};
+use super::{Engine, Request, leaving_vips};
 use crate::api::Refusal;
 use crate::api::types::{AddBackend, BackendChange, BackendState, ChangeBackend, Changed, Reloaded};
 use crate::config::{self, Config, ThisHost, limits};
@@ -189,14 +189,24 @@ impl Engine {
         let mut changes = reconcile::changes(&self.file, &file);
         changes.append(&mut lines);
         let next = self.next(file, overrides, self.handed_off.clone())?;
+        let nothing =
+            |error: &dyn std::fmt::Display| Refusal::Failed(format!("nothing was changed: {error}"));
+        let leaving = leaving_vips(&next.identities);
         self.vips
-            .set(&next.file.services)
+            .set(&next.file.services, &leaving)
             .await
-            .map_err(|error| Refusal::Failed(format!("nothing was changed: {error}")))?;
+            .map_err(|error| nothing(&error))?;
         if next.overrides != self.overrides
             && let Err(error) = next.overrides.save(&self.file.daemon.state_directory)
         {
-            return Err(Refusal::Failed(format!("nothing was changed: {error}")));
+            if let Err(error) = self
+                .vips
+                .set(&self.file.services, &leaving_vips(&self.identities))
+                .await
+            {
+                tracing::error!(%error, "cannot put the VIPs back as they were");
+            }
+            return Err(nothing(&error));
         }
         self.commit(next);
         self.resolve().await;

@@ -178,7 +178,7 @@ impl Engine {
             let mode = if attachment.native { "native" } else { "generic" };
             tracing::info!(interface, mode, "attached");
         }
-        self.vips.set(&self.file.services).await?;
+        self.vips.set(&self.file.services, &BTreeSet::new()).await?;
         Ok(())
     }
 
@@ -208,7 +208,7 @@ impl Engine {
                     }
                     self.reconcile();
                 }
-                _ = housekeeping.tick() => self.keep_house(),
+                _ = housekeeping.tick() => self.keep_house().await,
             }
         }
         self.vips.clear().await;
@@ -311,7 +311,7 @@ impl Engine {
     }
 
     /// Once a second: lets go of what has left and whose last connection has ended, sweeps, and warns of what is new.
-    fn keep_house(&mut self) {
+    async fn keep_house(&mut self) {
         self.housekeepings = self.housekeepings.wrapping_add(1);
         if self.identities.has_departures()
             && let Some(observed) = self.observe()
@@ -322,6 +322,13 @@ impl Engine {
             self.identities = identities;
             if changed {
                 self.reconcile();
+                if let Err(error) = self
+                    .vips
+                    .set(&self.file.services, &leaving_vips(&self.identities))
+                    .await
+                {
+                    tracing::error!(%error, "cannot take off the VIPs that nobody needs any more");
+                }
             }
         }
         if self.housekeepings.is_multiple_of(SWEEP_EVERY)
@@ -376,6 +383,12 @@ impl Engine {
     fn counters(&self, backend: u16) -> BackendCounters {
         self.dataplane.counters().backend(backend).unwrap_or_default()
     }
+}
+
+/// The VIPs of services that are only here for their last connections.
+fn leaving_vips(identities: &Identities) -> BTreeSet<IpAddr> {
+    let leaving = identities.services().filter(|(_, service)| service.leaving);
+    leaving.map(|(vip, _)| IpAddr::V4(*vip.ip())).collect()
 }
 
 /// What is to be probed.

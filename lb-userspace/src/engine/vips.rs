@@ -19,31 +19,47 @@ pub(super) struct Vips {
 }
 
 impl Vips {
-    /// Makes the managed VIPs of these services the ones that are on their interfaces: new ones first.
+    /// Makes the managed VIPs of these services the ones that are on their interfaces: new ones first. Those of services
+    /// that are `leaving` stay where they are, since the connections that are left need them.
     ///
     /// # Errors
-    /// The kernel refuses; the ones that were added before stay, and none is taken off.
-    pub(super) async fn set(&mut self, services: &[Service]) -> Result<(), VipError> {
-        let wanted: BTreeSet<_> = services
+    /// The kernel refuses one; all is as it was before.
+    pub(super) async fn set(
+        &mut self,
+        services: &[Service],
+        leaving: &BTreeSet<IpAddr>,
+    ) -> Result<(), VipError> {
+        let mut wanted: BTreeSet<_> = services
             .iter()
             .filter_map(|service| Some((service.vip, service.manage_vip.clone()?)))
             .collect();
-        let mut new = Vec::new();
+        let served: BTreeSet<_> = services.iter().map(|service| service.vip).collect();
+        let last_ones =
+            |(address, _): &&(IpAddr, String)| leaving.contains(address) && !served.contains(address);
+        wanted.extend(self.present.iter().filter(last_ones).cloned());
+        let mut ours = Vec::new();
         for (address, interface) in wanted.difference(&self.present) {
-            let added = vip::add(*address, interface).await?;
-            tracing::info!(vip = %address, interface, ours = added.is_ours(), "VIP is on the interface");
-            if added.is_ours() {
-                new.push((*address, interface.clone()));
+            match vip::add(*address, interface).await {
+                Ok(added) => {
+                    tracing::info!(vip = %address, interface, ours = added.is_ours(), "VIP is on the interface");
+                    if added.is_ours() {
+                        ours.push((*address, interface.clone()));
+                    }
+                }
+                Err(error) => {
+                    take_off(&ours).await;
+                    return Err(error);
+                }
             }
         }
         let old: Vec<_> = self.present.difference(&wanted).cloned().collect();
         take_off(&old).await;
         self.present = wanted;
-        if !new.is_empty() {
-            announce(&new);
+        if !ours.is_empty() {
+            announce(&ours);
             self.announcement = Some(OwnedTask::spawn(async move {
                 tokio::time::sleep(ANNOUNCE_AGAIN).await;
-                announce(&new);
+                announce(&ours);
             }));
         }
         Ok(())
