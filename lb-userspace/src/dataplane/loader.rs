@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::Read as _;
 
 use aya::maps::{Map, MapData, PerCpuArray};
+use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::BACKEND_IDS;
@@ -50,6 +51,7 @@ pub struct Dataplane {
     ebpf: Ebpf,
     clock: Clock,
     attachments: Vec<Attachment>,
+    links: Vec<XdpLinkId>,
     control: MappedArray<Control>,
     service_table: MappedArray<LookupBucket>,
     endpoint_table: MappedArray<LookupBucket>,
@@ -95,6 +97,7 @@ impl Dataplane {
         Ok(Self {
             clock,
             attachments: Vec::new(),
+            links: Vec::new(),
             control: mapped(&ebpf, "CONTROL")?,
             service_table: mapped(&ebpf, "SERVICE_TABLE")?,
             endpoint_table: mapped(&ebpf, "ENDPOINT_TABLE")?,
@@ -106,6 +109,39 @@ impl Dataplane {
             counters,
             ebpf,
         })
+    }
+
+    /// Attaches the program to interfaces. `Auto` means native on all of them or generic on all of them: a driver without
+    /// native XDP does not take frames that are redirected from one with it, and the kernel drops them silently.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn attach_all(&mut self, interfaces: &[String], mode: XdpMode) -> Result<(), DataplaneError> {
+        for interface in interfaces {
+            self.attach(interface, mode)?;
+        }
+        let has = |native| self.attachments.iter().any(|it| it.native == native);
+        if has(true) && has(false) {
+            tracing::warn!("not all interfaces can have native XDP, so all get the generic one");
+            self.detach_all()?;
+            for interface in interfaces {
+                self.attach(interface, XdpMode::Generic)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn detach_all(&mut self) -> Result<(), DataplaneError> {
+        self.attachments.clear();
+        for link in self.links.drain(..) {
+            program_mut(&mut self.ebpf, PROGRAM)?
+                .detach(link)
+                .map_err(|source| DataplaneError::Program {
+                    program: PROGRAM,
+                    source: Box::new(source),
+                })?;
+        }
+        Ok(())
     }
 
     /// Attaches the program to an interface.
@@ -152,7 +188,9 @@ impl Dataplane {
             return Err(ProgramError::NotLoaded);
         };
         let mode = if native { AyaMode::Driver } else { AyaMode::Skb };
-        program.attach(interface, mode).map(drop)
+        let link = program.attach(interface, mode)?;
+        self.links.push(link);
+        Ok(())
     }
 
     /// The interfaces that the program is attached to.

@@ -173,8 +173,10 @@ impl Engine {
             .next(self.file.clone(), self.overrides.clone(), self.handed_off.clone())
             .map_err(StartError::Refused)?;
         self.commit(next);
-        for interface in self.file.daemon.interfaces.clone() {
-            let attachment = self.dataplane.attach(&interface, self.file.daemon.xdp_mode)?;
+        let daemon = &self.file.daemon;
+        self.dataplane.attach_all(&daemon.interfaces, daemon.xdp_mode)?;
+        for attachment in self.dataplane.attachments() {
+            let interface = &attachment.interface;
             let mode = if attachment.native { "native" } else { "generic" };
             tracing::info!(interface, mode, "attached");
         }
