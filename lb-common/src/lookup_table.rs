@@ -7,6 +7,7 @@
 #[cfg(not(target_arch = "bpf"))]
 use alloc::vec::Vec;
 
+#[cfg(not(target_arch = "bpf"))]
 use crate::hash::Seed;
 
 /// Entries of a bucket.

@@ -294,7 +294,8 @@ struct Changing {
 
 impl Word for Changing {
     fn load(&self) -> u64 {
-        if self.loads_left.load(Ordering::Relaxed) > 0 && self.loads_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.loads_left.load(Ordering::Relaxed) > 0 && self.loads_left.fetch_sub(1, Ordering::Relaxed) == 1
+        {
             let word = Word::load(&self.word);
             Word::store(&self.word, self.becomes.load(Ordering::Relaxed));
             return word;
@@ -332,7 +333,14 @@ fn a_way_that_is_taken_meanwhile_is_not_evicted() {
 
         let ours = Value::new(State::SynSeen, 3, 0, Tick(110));
         let inserted = Home::new(&buckets[0], &buckets[1]).insert(&[7], ours, now);
-        assert!(matches!(inserted, Inserted::Full), "after {loads} loads: {inserted:?}");
-        assert_eq!(Value(Word::load(&ways[0].value.word)), theirs, "after {loads} loads");
+        assert!(
+            matches!(inserted, Inserted::Full),
+            "after {loads} loads: {inserted:?}"
+        );
+        assert_eq!(
+            Value(Word::load(&ways[0].value.word)),
+            theirs,
+            "after {loads} loads"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Engine, Request, leaving_vips};
+use super::{Engine, Request, leaving_vips, targets};
 use crate::api::Refusal;
 use crate::api::types::{AddBackend, BackendChange, BackendState, ChangeBackend, Changed, Reloaded};
 use crate::config::{self, Config, ThisHost, limits};
@@ -209,6 +209,8 @@ impl Engine {
             return Err(nothing(&error));
         }
         self.commit(next);
+        // A file that the configuration only names, such as a CA's, may have changed as well.
+        self.monitor.set_targets(targets(&self.effective));
         self.resolve().await;
         self.reconcile();
         for change in &changes {
