@@ -13,7 +13,7 @@ use crate::maps::{
 };
 use crate::word::SharedWord;
 
-/// The two buckets of a key. Both are looked up before either is read, so that their cache misses overlap.
+/// The two buckets of a key. Both addresses are known before either is read: neither cache miss has to wait for the other.
 #[inline(always)]
 pub fn home(key: &[u64; 1]) -> Option<Home<'static, SharedWord, 1>> {
     let [first, second] = table::home(&TABLE_SEED.load(), key, CONNECTION_BUCKETS.load());

@@ -15,7 +15,8 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Counts the table's entries: a pass over its memory, about a millisecond for a million.
+    /// Counts the table's entries: a pass over its memory, about a millisecond for an empty table of a million; each entry
+    /// costs two hash map updates on top.
     pub fn count(table: &ConnectionTable, now: Tick) -> Self {
         let mut observed = Self::default();
         for connection in table.iter(now) {

@@ -13,6 +13,10 @@ use crate::signals;
 
 /// Bring up a client, a router, the balancer and two web servers, each in a network namespace
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask lab up\n  cargo xtask lab exec client -- curl https://www.foobar.com\n  \
+                  cargo xtask lab stop web1\n  cargo xtask lab down"
+)]
 pub struct Args {
     /// What the lab's namespaces and its directory below /run are named after
     #[arg(long, global = true, default_value = DEFAULT_PREFIX)]
@@ -39,7 +43,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run a command on a node: `cargo xtask lab exec client -- curl https://www.foobar.com`
+    /// Run a command on a node
+    #[command(
+        after_help = "Only the network is the node's: files and processes are this machine's.\n\n\
+                            Examples:\n  cargo xtask lab exec client -- curl https://www.foobar.com\n  \
+                            cargo xtask lab exec lb -- curl http://127.0.0.1:9100/metrics"
+    )]
     Exec {
         /// Where
         node: Node,
@@ -75,7 +84,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             options.balancer = !no_balancer;
             options.keep = true;
             show(&mut Lab::up(options)?);
-            println!("take it down with: cargo xtask lab down");
+            println!("take it down with: {}", take_down(&args.prefix));
         }
         Command::Down => {
             become_root()?;
@@ -111,6 +120,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn take_down(prefix: &str) -> String {
+    if prefix == DEFAULT_PREFIX {
+        "cargo xtask lab down".to_owned()
+    } else {
+        format!("cargo xtask lab --prefix {prefix} down")
+    }
 }
 
 fn web_server(node: Node) -> Result<Node> {
@@ -181,4 +198,7 @@ fn show(lab: &mut Lab) {
     }
     println!("VIP     {VIP}");
     println!("files   {}", lab.directory().display());
+    if lab.options().balancer {
+        println!("lbctl   {}", lab.lbctl_for_humans());
+    }
 }

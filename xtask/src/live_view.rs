@@ -74,6 +74,7 @@ fn show_until_interrupted(lab: &Lab, load: &Mutex<Load>) -> Result<()> {
             seconds: started.elapsed().as_secs(),
             load,
             status: lab.status(),
+            lbctl: lab.lbctl_for_humans(),
             servers: Node::WEB.map(|node| (node, lab.app_stats(node).ok())),
         };
         if signals::interrupted() {
@@ -101,6 +102,7 @@ struct Moment {
     seconds: u64,
     load: Load,
     status: Result<Status>,
+    lbctl: String,
     servers: [(Node, Option<AppStats>); 2],
 }
 
@@ -131,12 +133,14 @@ impl Moment {
                 None => format!("{node} is stopped\n"),
             });
         }
-        text.push_str(
+        text.push_str(&format!(
             "\nin another terminal:\n\
              \x20 cargo xtask lab stop web1      cargo xtask lab start web1\n\
              \x20 cargo xtask lab exec client -- curl https://www.foobar.com\n\
+             \x20 {} status\n\
              Ctrl-C takes everything down\n",
-        );
+            self.lbctl
+        ));
         text
     }
 

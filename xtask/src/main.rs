@@ -9,7 +9,16 @@ use xtask::{app, bench_command, build_command, ci_command, lab_command, run_comm
 
 /// Build, run, measure and test the load balancer.
 #[derive(Parser)]
-#[command(name = "xtask", bin_name = "cargo xtask", max_term_width = 100)]
+#[command(
+    name = "xtask",
+    bin_name = "cargo xtask",
+    max_term_width = 100,
+    after_help = "Whatever is missing is installed first (setup). What needs root runs through sudo; building does not.\n\n\
+                  Examples:\n  cargo xtask run              the whole site, to watch; Ctrl-C takes it down\n  \
+                  cargo xtask run --once       a hundred requests, then down again\n  \
+                  cargo xtask test             every test\n  \
+                  cargo xtask test --only unit eviction"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

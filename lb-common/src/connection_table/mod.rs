@@ -240,7 +240,9 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             if rank >= RANK_NEVER {
                 return Inserted::Full;
             }
-            if self.way(position).replace(observed, key, value) {
+            // Between the scoring and this look another CPU may have put a connection there that must stay.
+            let may_go = eviction_score(observed, now) >> RANK_SHIFT <= rank;
+            if may_go && self.way(position).replace(observed, key, value) {
                 return match self.settle(key) {
                     Some((first, value)) if first != position => Inserted::Exists(self.way(first), value),
                     _ if rank == RANK_HALF_OPEN => Inserted::StoredEvicting,

@@ -283,3 +283,56 @@ fn a_race_gives_no_wrong_hit_and_no_lasting_duplicate() {
         }
     }
 }
+
+/// A word that another CPU changes after so many loads.
+#[derive(Debug, Default)]
+struct Changing {
+    word: AtomicU64,
+    loads_left: AtomicU64,
+    becomes: AtomicU64,
+}
+
+impl Word for Changing {
+    fn load(&self) -> u64 {
+        if self.loads_left.load(Ordering::Relaxed) > 0 && self.loads_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let word = Word::load(&self.word);
+            Word::store(&self.word, self.becomes.load(Ordering::Relaxed));
+            return word;
+        }
+        Word::load(&self.word)
+    }
+
+    fn store(&self, value: u64) {
+        Word::store(&self.word, value);
+    }
+
+    fn publish(&self, value: u64) {
+        self.word.publish(value);
+    }
+
+    fn compare_exchange(&self, current: u64, new: u64) -> bool {
+        Word::compare_exchange(&self.word, current, new)
+    }
+}
+
+/// Whatever moment another CPU chooses to put an established connection where there was room: it is not evicted.
+#[test]
+fn a_way_that_is_taken_meanwhile_is_not_evicted() {
+    let now = Tick(100);
+    // Counted, scored, observed; after that it is ours.
+    for loads in 1..=3 {
+        let buckets: [Bucket<Changing, 1>; 2] = Default::default();
+        let ways: Vec<_> = buckets.iter().flat_map(Bucket::ways).collect();
+        for way in &ways[1..] {
+            assert!(way.replace(Value::EMPTY, &[1000], established(1, 200)));
+        }
+        let theirs = established(2, 200);
+        ways[0].value.becomes.store(theirs.0, Ordering::Relaxed);
+        ways[0].value.loads_left.store(loads, Ordering::Relaxed);
+
+        let ours = Value::new(State::SynSeen, 3, 0, Tick(110));
+        let inserted = Home::new(&buckets[0], &buckets[1]).insert(&[7], ours, now);
+        assert!(matches!(inserted, Inserted::Full), "after {loads} loads: {inserted:?}");
+        assert_eq!(Value(Word::load(&ways[0].value.word)), theirs, "after {loads} loads");
+    }
+}

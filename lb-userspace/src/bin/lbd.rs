@@ -22,7 +22,7 @@ use tokio::sync::watch;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  lbd --config /etc/lb/lb.toml\n  lbd --check --config new.toml   tells what is wrong with a file, changes nothing\n\nSignals: SIGHUP reloads the file; SIGTERM and SIGINT stop, taking managed VIPs off their interfaces.\nlbctl manages a running lbd."
+    after_help = "Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; --check needs none of them.\n\nExamples:\n  lbd --config /etc/lb/lb.toml\n  lbd --check --config new.toml   tells what is wrong with a file, changes nothing\n\nSignals: SIGHUP reloads the file; SIGTERM and SIGINT stop, taking managed VIPs off their interfaces.\nlbctl manages a running lbd."
 )]
 struct Args {
     /// The configuration file.

@@ -32,13 +32,23 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  lbctl status")]
     Status,
     /// Look at services
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  lbctl service list\n  lbctl service show www"
+    )]
     Service(ServiceCommand),
     /// Look at backends and change them
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "web1 means the backends of that name in every service, www/web1 the one in www.\n\n\
+                      Examples:\n  lbctl backend list\n  lbctl backend drain web1 --wait\n  lbctl backend undrain web1"
+    )]
     Backend(BackendCommand),
     /// Look at connections
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  lbctl connection list --client 198.18.0.2"
+    )]
     Connection(ConnectionCommand),
     /// Packets by the decision that was made about them
     #[command(after_help = "Example:\n  lbctl counters --all")]
@@ -51,10 +61,14 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  lbctl config check /etc/lb/lb.toml && lbctl reload")]
     Reload,
     /// Check configuration files
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  lbctl config check /etc/lb/lb.toml")]
     Config(ConfigCommand),
     /// Hand the TLS site to the web servers
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "What the web servers need: lbctl site apply --help\n\n\
+                      Examples:\n  lbctl site render\n  lbctl site apply\n  lbctl site status"
+    )]
     Site(SiteCommand),
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  lbctl completions bash > /etc/bash_completion.d/lbctl")]
@@ -92,7 +106,7 @@ pub(super) enum BackendCommand {
         /// Service and new name: www/web3
         #[arg(value_name = "SERVICE/NAME")]
         name: QualifiedName,
-        /// Where it listens: 198.18.1.4:443 or [2001:db8::4]:443
+        /// Where it listens: 198.18.1.4:443
         #[arg(value_name = "ADDRESS:PORT")]
         endpoint: Endpoint,
         /// Share of new connections relative to the others, 0 to 256
@@ -126,7 +140,9 @@ pub(super) enum BackendCommand {
         name: BackendName,
     },
     /// Treat a backend as if it had failed
-    #[command(after_help = "Example:\n  lbctl backend disable www/web1")]
+    #[command(
+        after_help = "Its connections are kept or reset, as the service's on_down says; drain always keeps them.\n\nExample:\n  lbctl backend disable www/web1"
+    )]
     Disable {
         /// The backend: web1 (in every service) or www/web1
         name: BackendName,
@@ -197,7 +213,12 @@ pub(super) enum SiteCommand {
         server: Option<String>,
     },
     /// Hand the site to the web servers, one by one, each drained first
-    #[command(after_help = "Example:\n  lbctl site apply")]
+    #[command(
+        after_help = "Once on each web server, nginx.conf must include what is handed over, inside http {}:\n  \
+                      include /etc/nginx/lb/current/site.conf*;\n\n\
+                      A server that does not serve the new certificate afterwards is put back as it was, and the rest\n\
+                      are left alone (exit status 1).\n\nExample:\n  lbctl site apply"
+    )]
     Apply,
     /// Which certificate the web servers serve
     #[command(after_help = "Example:\n  lbctl site status")]
@@ -263,7 +284,7 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(typed: &str) -> Result<Self, String> {
-        let expected = "expected ADDRESS:PORT, such as 198.18.1.4:443 or [2001:db8::4]:443";
+        let expected = "expected ADDRESS:PORT, such as 198.18.1.4:443";
         let socket: SocketAddr = typed.parse().map_err(|_| expected.to_owned())?;
         let port = NonZeroU16::new(socket.port()).ok_or_else(|| "the port must be 1 to 65535".to_owned())?;
         Ok(Self {

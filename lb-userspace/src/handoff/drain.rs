@@ -31,7 +31,8 @@ pub trait Drainer: Send + Sync {
 pub enum DrainOutcome {
     /// The server gets no new connections.
     Draining,
-    /// It got none before: an operator drained or disabled it, which is left as it is.
+    /// It got none before, which is left as it is: an operator drained or disabled it, its weight is 0, or its probes do
+    /// not succeed.
     AlreadyDrained,
     /// Nothing was changed: no backend has the server's name.
     NoBackend,
@@ -67,7 +68,7 @@ impl<'a, D: Drainer> Drain<'a, D> {
         match outcome {
             DrainOutcome::Draining => self.wait(limit).await,
             DrainOutcome::AlreadyDrained => Ok(format!(
-                "drained by an operator and stays so; {}",
+                "it got no new connections anyway; {}",
                 self.wait(limit).await?
             )),
             DrainOutcome::NoBackend => Ok(format!("not drained: no backend is named {}", self.server)),

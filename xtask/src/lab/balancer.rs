@@ -106,6 +106,12 @@ impl Lab {
         command
     }
 
+    /// How somebody types `lbctl` for this lab in another terminal.
+    pub fn lbctl_for_humans(&self) -> String {
+        let lbctl = self.options.binaries.lbctl.display();
+        format!("sudo {lbctl} --socket {}", self.file("lbd.sock").display())
+    }
+
     /// What `lbd` says about itself.
     pub fn status(&self) -> anyhow::Result<Status> {
         let status = self.lbctl(&["--json", "status"])?;

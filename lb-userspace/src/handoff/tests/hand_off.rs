@@ -228,7 +228,7 @@ async fn a_server_that_cannot_be_drained_is_done_all_the_same() {
             "no other backend of service www",
         ),
         (DrainOutcome::NoBackend, "no backend is named web1"),
-        (DrainOutcome::AlreadyDrained, "stays so; no connections left"),
+        (DrainOutcome::AlreadyDrained, "anyway; no connections left"),
     ] {
         let notes = Notes {
             outcome: Ok(outcome),
