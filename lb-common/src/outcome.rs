@@ -39,6 +39,15 @@ macro_rules! outcomes {
         pub const OUTCOMES: &[Outcome] = &[$(Outcome::$variant,)*];
 
         impl Outcome {
+            /// The outcome with a counter's index.
+            #[inline(always)]
+            pub fn from_index(index: u32) -> Option<Self> {
+                match index {
+                    $( index if index == Self::$variant as u32 => Some(Self::$variant), )*
+                    _ => None,
+                }
+            }
+
             /// What is done with the packet.
             #[inline(always)]
             pub fn action(self) -> Action {
@@ -122,12 +131,14 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_indexes_in_order() {
+        assert_eq!(Outcome::from_index(Outcome::COUNT as u32), None);
         let mut names: Vec<_> = OUTCOMES.iter().map(|o| o.name()).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Outcome::COUNT);
         for (index, outcome) in OUTCOMES.iter().enumerate() {
             assert_eq!(*outcome as usize, index);
+            assert_eq!(Outcome::from_index(index as u32), Some(*outcome));
             assert!(outcome.meaning().ends_with('.'), "{}", outcome.meaning());
         }
     }

@@ -1,6 +1,6 @@
 //! The XDP program. The files beside this one are the life of a packet, in this order:
 //!
-//! `pipeline` (the stages at a glance) → `parse` → `service_lookup` → `connection_table` → `backend_choice` → `rewrite` →
+//! `pipeline` (the stages at a glance) → `parse` → `service_lookup` → `connection_table` → (`new_connection` → `backend_choice`) → `rewrite` →
 //! `forward`, or `refuse`; `counters` on the way. `packet` is the one door to the frame's bytes, `maps` the one to what
 //! the daemon shares. Whatever can be decided without either lies in `lb-common`, where it is tested on the host.
 
@@ -24,6 +24,8 @@ mod counters;
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod new_connection;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]

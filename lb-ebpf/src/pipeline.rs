@@ -1,16 +1,15 @@
 //! The stages of a packet's life, in order.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, MAX_SIBLINGS, Membership, Service};
+use lb_common::abi::{Backend, MAX_SIBLINGS, Membership};
+use lb_common::connection_table::Value;
 use lb_common::connection_table::entry::ipv4_key;
-use lb_common::connection_table::{Home, Inserted, Value, Way};
 use lb_common::outcome::Outcome;
 use lb_common::return_hop::HopSlot;
 use lb_common::tcp_state::{Sender, State};
 use lb_common::wire::Frame as _;
 use lb_common::word::Word as _;
 
-use crate::backend_choice::{Slots, collides};
 use crate::connection_table::{self, hop_slot};
 use crate::forward::{Route, Verdict, route};
 use crate::maps::{SERVICE_STATES, element};
@@ -18,15 +17,10 @@ use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::refuse::answer_with_rst;
 use crate::service_lookup::Tables;
-use crate::word::SharedWord;
-use crate::{counters, rewrite};
+use crate::{counters, new_connection, rewrite};
 
-/// How often another slot is tried when a shared endpoint collides.
-const CHOICES: u32 = 4;
 /// For how many ticks after an untracked connection answers without an entry are rewritten: about half a minute.
 const UNTRACKED_TICKS: u16 = 8;
-
-type Entry = (&'static Way<SharedWord, 1>, Value);
 
 /// Decides about a packet and changes it accordingly.
 #[inline(always)]
@@ -47,8 +41,9 @@ fn judge(context: &XdpContext) -> Result<Verdict, Outcome> {
     Err(Outcome::NotOurs)
 }
 
+/// Whether a packet may be sent on at all.
 #[inline(always)]
-fn is_forwardable(segment: &Segment) -> Result<(), Outcome> {
+pub fn is_forwardable(segment: &Segment) -> Result<(), Outcome> {
     if segment.ipv4.first_fragment {
         Err(Outcome::FragmentOfService)
     } else if segment.ipv4.time_to_live <= 1 {
@@ -68,8 +63,7 @@ fn from_client(
 ) -> Result<Verdict, Outcome> {
     let key = ipv4_key(segment.ipv4.source, segment.tcp.source_port, number);
     let home = connection_table::home(&key).ok_or(Outcome::Impossible)?;
-    let found = home.find(&key);
-    if let Some(entry) = found
+    if let Some(entry) = home.find(&key)
         && let Some(backend) = keeps(tables, segment, entry.1)
     {
         is_forwardable(segment)?;
@@ -89,7 +83,7 @@ fn from_client(
         );
         return to_backend(context, segment, entry.1.backend(), backend, Outcome::ToBackend);
     }
-    let (id, outcome) = match decide(context, segment, tables, number, &home, &key, found) {
+    let (id, outcome) = match new_connection::decide(context, tables, number) {
         Ok(decided) => decided,
         Err(Outcome::RefusedNoBackend) => {
             return Err(answer_with_rst(context, segment, Outcome::RefusedNoBackend));
@@ -103,7 +97,7 @@ fn from_client(
 /// The backend of a known connection, unless this is a new connection from the same port, or its backend cannot take a
 /// new one, or is gone.
 #[inline(always)]
-fn keeps(tables: &Tables, segment: &Segment, value: Value) -> Option<&'static Backend> {
+pub fn keeps(tables: &Tables, segment: &Segment, value: Value) -> Option<&'static Backend> {
     let backend = tables.backend(value.backend())?;
     if segment.tcp.flags.opens() && (value.state().is_over() || backend.flags & Backend::UP == 0) {
         return None;
@@ -112,90 +106,8 @@ fn keeps(tables: &Tables, segment: &Segment, value: Value) -> Option<&'static Ba
 }
 
 #[inline(always)]
-fn return_hop(context: &XdpContext, segment: &Segment, known: u16) -> u16 {
+pub fn return_hop(context: &XdpContext, segment: &Segment, known: u16) -> u16 {
     connection_table::return_hop(&segment.ethernet, context.ingress_ifindex() as u32, known)
-}
-
-/// Chooses a backend and remembers it, in the place of `old` if the client's port had a connection before.
-#[inline(always)]
-fn decide(
-    context: &XdpContext,
-    segment: &Segment,
-    tables: &Tables,
-    number: u16,
-    home: &Home<'static, SharedWord, 1>,
-    key: &[u64; 1],
-    old: Option<Entry>,
-) -> Result<(u16, Outcome), Outcome> {
-    let service = tables.service(number)?;
-    if service.flags & Service::LEAVING != 0 {
-        return Err(Outcome::NotOurs);
-    }
-    is_forwardable(segment)?;
-    let slots = Slots::of(service).ok_or(Outcome::RefusedNoBackend)?;
-    let opens = segment.tcp.flags.opens();
-    if !opens && segment.tcp.flags.resets() {
-        // The end of a connection that is not known: nothing to remember.
-        return Ok((slots.by_hash(tables, key)?, Outcome::ToBackendAtRisk));
-    }
-    let id = choose(segment, tables, slots, number, key)?;
-    let (state, outcome) = if opens {
-        (State::SynSeen, Outcome::ToBackend)
-    } else {
-        (State::Unconfirmed, Outcome::ToBackendAtRisk)
-    };
-    let now = connection_table::now();
-    let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
-    let deadline = now.after(backend.timeout(state.timeout_class()));
-    let value = Value::new(state, id, return_hop(context, segment, 0), deadline);
-    let inserted = match old {
-        Some((way, before)) if way.replace(before, key, value) => Inserted::Stored,
-        // Another CPU has just changed the entry: whatever it decided holds.
-        Some(_) => match home.find(key) {
-            Some((way, value)) => Inserted::Exists(way, value),
-            None => home.insert(key, value, now),
-        },
-        None => home.insert(key, value, now),
-    };
-    match inserted {
-        Inserted::Stored | Inserted::StoredEvicting => {
-            if opens {
-                counters::opened(id);
-            }
-            Ok((id, outcome))
-        }
-        Inserted::Exists(_, value) => Ok((value.backend(), outcome)),
-        Inserted::Full => {
-            let state = element(&SERVICE_STATES, number as u32).ok_or(Outcome::Impossible)?;
-            state.untracked.store(now.0 as u64 + 1);
-            Ok((slots.by_hash(tables, key)?, Outcome::ToBackendUntracked))
-        }
-    }
-}
-
-/// A slot for a connection: the next one in the round for one that opens, the one that hashing gives for one that went on
-/// before, and another if the client's port already talks to that endpoint through another service.
-#[inline(always)]
-fn choose(
-    segment: &Segment,
-    tables: &Tables,
-    slots: Slots,
-    number: u16,
-    key: &[u64; 1],
-) -> Result<u16, Outcome> {
-    if !segment.tcp.flags.opens() {
-        return slots.by_hash(tables, key);
-    }
-    for _ in 0..CHOICES {
-        let id = slots.by_cursor(tables, number)?;
-        let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
-        if backend.flags & Backend::SHARED == 0
-            || !collides(tables, number, id, segment.ipv4.source, segment.tcp.source_port)
-        {
-            return Ok(id);
-        }
-    }
-    Err(Outcome::SharedEndpointCollision)
 }
 
 /// Sends a client's packet to its backend.

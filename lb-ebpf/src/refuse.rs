@@ -2,6 +2,7 @@
 
 use core::mem::offset_of;
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_tail;
 use aya_ebpf::programs::XdpContext;
 use lb_common::outcome::Outcome;
@@ -10,7 +11,7 @@ use lb_common::wire::{Frame as _, ipv4, reset, tcp};
 use network_types::tcp::TcpHdr;
 
 use crate::packet::Packet;
-use crate::parse::Segment;
+use crate::parse::{Segment, parse};
 use crate::rewrite;
 
 /// Turns the frame into a RST to its sender; the outcome is `answered`, unless it was a RST itself (RFC 9293 section
@@ -20,9 +21,20 @@ pub fn answer_with_rst(context: &XdpContext, segment: &Segment, answered: Outcom
     if segment.tcp.flags.resets() {
         return Outcome::RstForNobody;
     }
-    match write_rst(context, segment) {
-        Some(()) => answered,
-        None => Outcome::Impossible,
+    if out_of_line(context.ctx) == 0 {
+        answered
+    } else {
+        Outcome::Impossible
+    }
+}
+
+/// 0: done. Out of line, and parsing anew, for the same reason as `new_connection`.
+#[inline(never)]
+fn out_of_line(context: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(context);
+    match parse(&Packet::of(&context)) {
+        Ok(segment) if write_rst(&context, &segment).is_some() => 0,
+        _ => 1,
     }
 }
 

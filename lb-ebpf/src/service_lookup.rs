@@ -23,13 +23,27 @@ impl Tables {
     pub fn active() -> Result<Self, Outcome> {
         let control: &'static abi::Control = element(&CONTROL, 0).ok_or(Outcome::Impossible)?;
         // SAFETY: a reference to an aligned word; the daemon flips it at any time, so it is loaded exactly once.
-        let copy = unsafe { (&raw const control.active).read_volatile() } as u32 & 1;
+        let copy = unsafe { (&raw const control.active).read_volatile() } as u32;
+        Self::of(copy)
+    }
+
+    /// A copy, 0 or 1, that was the active one when the packet came.
+    #[inline(always)]
+    pub fn of(copy: u32) -> Result<Self, Outcome> {
+        let control: &'static abi::Control = element(&CONTROL, 0).ok_or(Outcome::Impossible)?;
+        let copy = copy & 1;
         let header = if copy == 0 {
             &control.copies[0]
         } else {
             &control.copies[1]
         };
         Ok(Self { copy, header })
+    }
+
+    /// Which copy it is.
+    #[inline(always)]
+    pub fn copy(&self) -> u32 {
+        self.copy
     }
 
     /// The number of the service that listens on an endpoint.

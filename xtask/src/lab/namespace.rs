@@ -38,7 +38,8 @@ impl Namespace {
     /// Makes it, with its loopback up.
     pub fn create(&self) -> anyhow::Result<()> {
         run(Command::new("ip").args(["netns", "add", &self.name]))?;
-        run(Command::new("ip").args(["-n", &self.name, "link", "set", "lo", "up"]))?;
+        // Not `ip -n`, which wants to make "/" a private mount: in a chroot it is no mount.
+        run(self.command("ip")?.args(["link", "set", "lo", "up"]))?;
         Ok(())
     }
 

@@ -102,10 +102,7 @@ pub(super) fn build(prefix: &str, veth_pass: &Path) -> anyhow::Result<()> {
     )?;
     for node in Node::ALL {
         let namespace = namespace(prefix, node);
-        batch(
-            Command::new("ip").args(["-n", namespace.name(), "-batch", "-"]),
-            addresses(node),
-        )?;
+        batch(namespace.command("ip")?.args(["-batch", "-"]), addresses(node))?;
         for device in without_offload(node) {
             run(namespace.command("ethtool")?.args(["-K", device, "tx", "off"]))?;
         }
