@@ -1,8 +1,9 @@
 //! The XDP program. The files beside this one are the life of a packet, in this order:
 //!
-//! `pipeline` (the stages at a glance) → `parse` → `service_lookup` → `connection_table` → (`new_connection` → `backend_choice`) → `rewrite` →
-//! `forward`, or `refuse`; `counters` on the way. `packet` is the one door to the frame's bytes, `maps` the one to what
-//! the daemon shares. Whatever can be decided without either lies in `lb-common`, where it is tested on the host.
+//! `pipeline` (the stages at a glance) → `parse` → `service_lookup` → `connection_table` → (`new_connection` →
+//! `backend_choice`) → `rewrite` → `forward`, or `refuse`; `counters` on the way. `packet` is the one door to the frame's
+//! bytes, `maps` the one to what the daemon shares. Whatever can be decided without either lies in `lb-common`, where it
+//! is tested on the host.
 
 #![cfg_attr(
     target_arch = "bpf",

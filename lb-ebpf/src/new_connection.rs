@@ -62,6 +62,7 @@ fn choose_and_remember(
     if let Some((_, value)) = old
         && keeps(tables, segment, value).is_some()
     {
+        is_forwardable(segment)?;
         // Another CPU has just made an entry: whatever it decided holds.
         return Ok((value.backend(), Outcome::ToBackend));
     }
