@@ -23,8 +23,9 @@ use super::types::{
 /// From connecting to the last byte of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The same for a hand-off, which drains web servers one by one.
-const SITE_PATIENCE: Duration = Duration::from_mins(10);
+/// The same for a hand-off, which drains web servers one by one: each may take the site's drain timeout, up to an hour.
+/// Every step has a limit of its own in the daemon, so this is only for one that is stuck.
+const SITE_PATIENCE: Duration = Duration::from_hours(24);
 
 /// Until the next attempt when the daemon's backlog is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
@@ -34,7 +35,7 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 pub enum ClientError {
     /// Nobody listens on the socket.
     #[error(
-        "lbd is not running (no answer on {}): start it with \"systemctl start lbd\" or \
+        "lbd is not running (no answer on {}): start it as root with \
          \"lbd --config /etc/lb/lb.toml\"",
         socket.display()
     )]
@@ -52,7 +53,7 @@ pub enum ClientError {
     },
     /// The daemon took the request, or did not even accept it, and is silent.
     #[error(
-        "lbd does not answer (waited {} on {}): look into its log with \"journalctl -u lbd\"",
+        "lbd does not answer (waited {} on {}): look into its log",
         humantime::format_duration(*.waited),
         socket.display()
     )]
@@ -151,7 +152,7 @@ impl Client {
         self.get("/v1/site/render").await
     }
 
-    /// Hands the site to the web servers; waits up to 10 min.
+    /// Hands the site to the web servers; waits up to a day.
     pub async fn site_apply(&self) -> Result<SiteApplied, ClientError> {
         self.post("/v1/site/apply", &(), SITE_PATIENCE).await
     }

@@ -23,8 +23,7 @@ const MODE: u32 = 0o660;
 pub enum SocketError {
     /// Another daemon answers there.
     #[error(
-        "{path}: another lbd is running and listens here: stop it first (\"systemctl stop lbd\"), \
-         or give this one another daemon.socket"
+        "{path}: another lbd is running and listens here: stop it first, or give this one another daemon.socket"
     )]
     InUse {
         /// The socket.

@@ -15,7 +15,7 @@ use lb::api::Control as _;
 use lb::config::{self, Config, ThisHost};
 use lb::dataplane::Object;
 use lb::engine::{Engine, EngineHandle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Balances connections to virtual IPs among web servers, in the kernel, by XDP.
@@ -109,6 +109,8 @@ async fn serve(config: Config, object: &Object) -> anyhow::Result<()> {
         None => None,
     };
     let (stop, stopped) = watch::channel(false);
+    // Before anything is set up: a signal during the start is obeyed after it, and nothing is left behind.
+    let signals = Signals::catch().context("cannot catch signals")?;
     let (engine, inbox, handle) = Engine::start(config, object).await?;
     #[cfg(feature = "log")]
     let engine = {
@@ -134,7 +136,7 @@ async fn serve(config: Config, object: &Object) -> anyhow::Result<()> {
             until(stopped.clone()),
         ))
     });
-    let signals = tokio::spawn(obey_signals(handle, stop));
+    let signals = tokio::spawn(signals.obey(handle, stop));
     engine.run(inbox, until(stopped)).await;
 
     signals.abort();
@@ -151,19 +153,32 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     drop(stopped.wait_for(|stopped| *stopped).await);
 }
 
-async fn obey_signals(handle: EngineHandle, stop: watch::Sender<bool>) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        tokio::select! {
-            // What comes of a reload is in the log.
-            Some(()) = hangup.recv() => drop(handle.reload().await),
-            Some(()) = terminate.recv() => break,
-            Some(()) = interrupt.recv() => break,
-        }
+/// The signals that mean something.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    tracing::info!("stopping");
-    stop.send_replace(true);
-    Ok(())
+
+    async fn obey(mut self, handle: EngineHandle, stop: watch::Sender<bool>) {
+        loop {
+            tokio::select! {
+                // What comes of a reload is in the log.
+                Some(()) = self.hangup.recv() => drop(handle.reload().await),
+                Some(()) = self.terminate.recv() => break,
+                Some(()) = self.interrupt.recv() => break,
+            }
+        }
+        tracing::info!("stopping");
+        stop.send_replace(true);
+    }
 }

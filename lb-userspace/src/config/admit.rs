@@ -1,8 +1,31 @@
 //! Whether a backend may be added at run time: the same limits, and the same words, as for one in the file.
 
 use super::{Backend, Config, limits, rules};
+use crate::scheduling::slots_needed;
 
 impl Config {
+    /// Whether the weights of all backends fit into the kernel's tables.
+    ///
+    /// # Errors
+    /// By how much they do not, in a sentence.
+    pub fn weights_fit(&self) -> Result<(), String> {
+        let weights =
+            |service: &super::Service| service.backends.clone().into_iter().map(|backend| backend.weight);
+        let needed: usize = self
+            .services
+            .iter()
+            .map(|service| slots_needed(weights(service)))
+            .sum();
+        if needed <= limits::SLOTS {
+            return Ok(());
+        }
+        Err(format!(
+            "the backends' weights need {needed} slots together, and {} are allowed: use smaller weights, or ones \
+             with a common divisor",
+            limits::SLOTS
+        ))
+    }
+
     /// Whether this backend may be added to the service of this name; `self` holds what was added before, too.
     ///
     /// # Errors

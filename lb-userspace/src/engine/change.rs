@@ -234,10 +234,15 @@ impl Engine {
         {
             return Ok(DrainOutcome::NoBackend);
         }
-        if !services
+        // What an operator took out stays out by itself; what only its probes keep out might come up in the middle.
+        let taken_out = |backend: &crate::api::types::Backend| {
+            matches!(backend.state, BackendState::Draining | BackendState::Disabled) || backend.weight == 0
+        };
+        let mut of_all = services
             .iter()
-            .any(|service| service.backends.iter().any(|b| of_server(b) && b.eligible))
-        {
+            .flat_map(|service| &service.backends)
+            .filter(|b| of_server(b));
+        if of_all.all(taken_out) {
             return Ok(DrainOutcome::AlreadyDrained);
         }
         let needs_it = services.iter().find(|service| {

@@ -254,6 +254,7 @@ impl Engine {
         handed_off: BTreeSet<String>,
     ) -> Result<Next, Refusal> {
         let effective = with_overrides(&file, &overrides);
+        effective.weights_fit().map_err(Refusal::Invalid)?;
         let desired = self.desired(&effective, &overrides, &handed_off);
         let clock = self.dataplane.clock();
         let mut identities = self.identities.clone();

@@ -108,7 +108,8 @@ fn backend_entry(
         id: identity.id,
         endpoint,
         next_hop: next_hop(hops, IpAddr::V4(*endpoint.ip())),
-        up: desired.is_none_or(|desired| desired.up),
+        // What is leaving is not probed any more: a new connection from a port that had one goes elsewhere.
+        up: desired.is_some_and(|desired| desired.up),
         reset: desired.is_some_and(|desired| desired.reset),
         timeouts: identity.timeouts,
     }
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(service.slots, [2]);
         assert_eq!(
             service.backends.iter().map(|b| (b.id, b.up)).collect::<Vec<_>>(),
-            [(1, true), (2, true)]
+            [(1, false), (2, true)]
         );
 
         identities.adopt(&[], none).unwrap();

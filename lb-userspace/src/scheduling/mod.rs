@@ -4,10 +4,7 @@
 /// whole numbers allow (the algorithm that nginx calls smooth weighted round robin). Weight 0 gets no slot. The sequence
 /// is as short as the weights' common divisor lets it be.
 pub fn weighted_round_robin(weights: &[(u16, u16)]) -> Vec<u16> {
-    let divisor = weights
-        .iter()
-        .fold(0, |divisor, (_, weight)| gcd(divisor, *weight))
-        .max(1);
+    let divisor = common_divisor(weights.iter().map(|(_, weight)| *weight));
     let mut backends: Vec<(u16, i64, i64)> = weights
         .iter()
         .filter(|(_, weight)| *weight > 0)
@@ -27,6 +24,16 @@ pub fn weighted_round_robin(weights: &[(u16, u16)]) -> Vec<u16> {
         }
     }
     slots
+}
+
+/// How many slots [`weighted_round_robin`] gives to backends of these weights.
+pub fn slots_needed(weights: impl Iterator<Item = u16> + Clone) -> usize {
+    let divisor = common_divisor(weights.clone());
+    weights.map(|weight| usize::from(weight / divisor)).sum()
+}
+
+fn common_divisor(weights: impl Iterator<Item = u16>) -> u16 {
+    weights.fold(0, gcd).max(1)
 }
 
 fn gcd(a: u16, b: u16) -> u16 {
@@ -52,6 +59,10 @@ mod tests {
         ];
         for (weights, slots) in cases {
             assert_eq!(&weighted_round_robin(weights), slots, "{weights:?}");
+            assert_eq!(
+                slots_needed(weights.iter().map(|(_, weight)| *weight)),
+                slots.len()
+            );
         }
     }
 

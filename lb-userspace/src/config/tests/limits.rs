@@ -22,6 +22,19 @@ fn services(number: usize, backends: usize) -> String {
 }
 
 #[test]
+fn weights_that_no_table_holds() {
+    let all_alike = services(1, 600).replace("\naddress", "\nweight = 256\naddress");
+    assert!(read(&all_alike).is_ok(), "a common divisor makes them small");
+    assert_eq!(
+        read(&all_alike.replacen("weight = 256", "weight = 255", 1)).unwrap_err(),
+        [
+            "lb.toml:1: all services: the backends' weights need 153599 slots together, and 131072 are allowed: use smaller \
+          weights, or ones with a common divisor"
+        ]
+    );
+}
+
+#[test]
 fn as_many_as_are_allowed_and_not_one_more() {
     assert_eq!(read(&services(1024, 4)).unwrap().services.len(), 1024);
     assert_eq!(

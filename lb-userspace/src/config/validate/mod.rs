@@ -45,6 +45,9 @@ pub(super) fn validate(text: &str, file: &Path, host: &dyn Host) -> Result<Confi
     let (written, findings) = shape::read(text);
     let mut check = Check::new(text, file, host, findings);
     let config = written.and_then(|written| config(&mut check, &written, file));
+    if let Some(Err(problem)) = config.as_ref().map(Config::weights_fit) {
+        check.section("all services".to_owned(), 0..0).refuse(problem);
+    }
     check.finish(file)?;
     // Every check that returns nothing has said why, so that `finish` has refused.
     config.ok_or_else(|| ConfigError { problems: Vec::new() })

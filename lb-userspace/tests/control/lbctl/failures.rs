@@ -117,7 +117,7 @@ async fn the_daemon_is_not_there() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("lbd.sock");
     let message = format!(
-        "lbctl: lbd is not running (no answer on {}): start it with \"systemctl start lbd\" or \
+        "lbctl: lbd is not running (no answer on {}): start it as root with \
          \"lbd --config /etc/lb/lb.toml\"\n",
         socket.display()
     );
