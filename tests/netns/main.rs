@@ -1,6 +1,12 @@
 //! Real hosts, in network namespaces: a client, the load balancer and its web servers.
 
+mod balance;
+mod drain;
+mod failover;
+mod handoff;
 mod lab;
+mod reload;
+mod support;
 
 use std::process::ExitCode;
 
@@ -10,10 +16,11 @@ use lb_tests::{
 };
 
 fn main() -> ExitCode {
+    let subjects = [lab::cases(), balance::cases(), failover::cases(), drain::cases(), handoff::cases(), reload::cases()];
     Suite {
         name: "netns",
         needs: &[Root, Bpf, NetworkNamespaces],
         parallel: false,
     }
-    .run(lab::cases())
+    .run(subjects.into_iter().flatten().collect())
 }
