@@ -73,6 +73,8 @@ pub struct Engine {
     overrides: Overrides,
     handed_off: BTreeSet<String>,
     identities: Identities,
+    /// What the tables say now, and what is shown: health that is known but not in them yet would be a promise.
+    desired: Vec<DesiredService>,
     published: Vec<ServiceEntry>,
     hops: HashMap<IpAddr, Resolution>,
     dataplane: Dataplane,
@@ -112,6 +114,7 @@ struct Next {
     overrides: Overrides,
     handed_off: BTreeSet<String>,
     identities: Identities,
+    desired: Vec<DesiredService>,
     entries: Vec<ServiceEntry>,
     snapshot: Snapshot,
 }
@@ -138,6 +141,7 @@ impl Engine {
             overrides,
             handed_off: BTreeSet::new(),
             identities: Identities::default(),
+            desired: Vec::new(),
             published: Vec::new(),
             hops: HashMap::new(),
             dataplane,
@@ -265,6 +269,7 @@ impl Engine {
             overrides,
             handed_off,
             identities,
+            desired,
             entries,
             snapshot,
         })
@@ -301,6 +306,7 @@ impl Engine {
             tokio::task::block_in_place(|| self.dataplane.publish(&next.snapshot));
             self.published = next.entries;
         }
+        self.desired = next.desired;
         if retarget {
             self.monitor.set_targets(targets(&self.effective));
         }
