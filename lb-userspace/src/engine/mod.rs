@@ -315,6 +315,13 @@ impl Engine {
     /// Once a second: lets go of what has left and whose last connection has ended, sweeps, and warns of what is new.
     fn keep_house(&mut self) {
         self.housekeepings = self.housekeepings.wrapping_add(1);
+        // What is leaving waits for its last entry, also for one that has timed out.
+        if (self.identities.has_departures() || self.housekeepings % SWEEP_EVERY == 0)
+            && let Ok(now) = self.dataplane.now()
+        {
+            let swept = self.dataplane.connections().sweep(now);
+            tracing::debug!(swept, "swept timed-out connections");
+        }
         if self.identities.has_departures()
             && let Some(observed) = self.observe()
         {
@@ -325,12 +332,6 @@ impl Engine {
             if changed {
                 self.reconcile();
             }
-        }
-        if self.housekeepings % SWEEP_EVERY == 0
-            && let Ok(now) = self.dataplane.now()
-        {
-            let swept = self.dataplane.connections().sweep(now);
-            tracing::debug!(swept, "swept timed-out connections");
         }
         self.warn();
     }
