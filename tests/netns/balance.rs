@@ -16,7 +16,10 @@ use crate::support::{measured, site};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("balance/hundred_requests_half_each", hundred_requests_half_each),
-        Case::new("balance/thousand_connections_on_all_cpus", thousand_connections_on_all_cpus),
+        Case::new(
+            "balance/thousand_connections_on_all_cpus",
+            thousand_connections_on_all_cpus,
+        ),
         Case::new("balance/connections_are_listed", connections_are_listed),
         Case::new("balance/metrics_agree", metrics_agree),
     ]
@@ -49,7 +52,10 @@ fn logged(lab: &Lab, node: Node) -> Result<(), String> {
     if (own.len(), other.len()) == (50, 0) {
         return Ok(());
     }
-    Err(format!("{node} logged {} from the client and {other:?}", own.len()))
+    Err(format!(
+        "{node} logged {} from the client and {other:?}",
+        own.len()
+    ))
 }
 
 fn thousand_connections_on_all_cpus() -> Result<()> {
@@ -82,7 +88,11 @@ fn assert_plausible(service: &Service, opened: u64) -> Result<()> {
     let total = service.traffic;
     ensure!(total.opened == opened, "{} opened of {opened}", total.opened);
     let sum = |field: fn(&lb::api::types::Traffic) -> u64| -> u64 {
-        service.backends.iter().map(|backend| field(&backend.traffic)).sum()
+        service
+            .backends
+            .iter()
+            .map(|backend| field(&backend.traffic))
+            .sum()
     };
     ensure!(sum(|it| it.packets_in) == total.packets_in, "{service:?}");
     ensure!(sum(|it| it.bytes_out) == total.bytes_out, "{service:?}");
@@ -100,23 +110,32 @@ fn assert_plausible(service: &Service, opened: u64) -> Result<()> {
 
 fn redirects(lab: &Lab, node: Node) -> Result<usize> {
     let log = fs::read_to_string(lab.web(node).access_log())?;
-    Ok(log.lines().filter(|line| line.contains("\"GET / HTTP/1.1\" 301 ")).count())
+    Ok(log
+        .lines()
+        .filter(|line| line.contains("\"GET / HTTP/1.1\" 301 "))
+        .count())
 }
 
 /// Nothing that the balancer sent was wrong to those who got it, and nothing impossible happened.
 fn assert_no_bad_packet(lab: &Lab) -> Result<()> {
     for node in [Node::Client, Node::Web1, Node::Web2] {
-        let snmp = lab.namespace(node).run(|| Ok(fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+        let snmp = lab
+            .namespace(node)
+            .run(|| Ok(fs::read_to_string("/proc/thread-self/net/snmp")?))?;
         let mut tcp = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
         let (names, values) = (tcp.next().context("no names")?, tcp.next().context("no values")?);
         for (name, value) in names.split(' ').zip(values.split(' ')) {
-            ensure!(!["InErrs", "InCsumErrors"].contains(&name) || value == "0", "{node}: {name} {value}");
+            ensure!(
+                !["InErrs", "InCsumErrors"].contains(&name) || value == "0",
+                "{node}: {name} {value}"
+            );
         }
     }
     let counters: Counters = json(lab, &["counters"])?;
     for outcome in counters.outcomes {
         ensure!(
-            outcome.packets == 0 || !["impossible", "malformed_ipv4", "malformed_tcp"].contains(&&*outcome.name),
+            outcome.packets == 0
+                || !["impossible", "malformed_ipv4", "malformed_tcp"].contains(&&*outcome.name),
             "{outcome:?}"
         );
     }
@@ -125,7 +144,9 @@ fn assert_no_bad_packet(lab: &Lab) -> Result<()> {
 
 fn connections_are_listed() -> Result<()> {
     let lab = site::up("lb-t-list")?;
-    let held = (0..4).map(|_| connections::open(&lab)).collect::<Result<Vec<_>>>()?;
+    let held = (0..4)
+        .map(|_| connections::open(&lab))
+        .collect::<Result<Vec<_>>>()?;
     let count = |filter: &[&str]| -> Result<(u64, usize)> {
         let listed: Connections = json(&lab, &[&["connection", "list"], filter].concat())?;
         Ok((listed.total, listed.connections.len()))
@@ -164,7 +185,11 @@ fn connections_are_listed() -> Result<()> {
 fn metrics_agree() -> Result<()> {
     let lab = site::up("lb-t-metrics")?;
     site::assert_split(&lab, 10, 5, 5)?;
-    let _held = [connections::open(&lab)?, connections::open(&lab)?, connections::open(&lab)?];
+    let _held = [
+        connections::open(&lab)?,
+        connections::open(&lab)?,
+        connections::open(&lab)?,
+    ];
     lbctl(&lab, &["backend", "drain", "www/web2"])?;
     let status = wait_for("the requests' connections to end", Duration::from_secs(5), || {
         let status = site::status(&lab).map_err(|error| format!("{error:#}"))?;
@@ -173,12 +198,19 @@ fn metrics_agree() -> Result<()> {
             left => Err(format!("{left} connections")),
         }
     })?;
-    let metrics = run(lab
-        .command(Node::Lb, "curl")?
-        .args(["-sS", "--max-time", "5", "http://127.0.0.1:9100/metrics"]))?;
+    let metrics = run(lab.command(Node::Lb, "curl")?.args([
+        "-sS",
+        "--max-time",
+        "5",
+        "http://127.0.0.1:9100/metrics",
+    ]))?;
     let value = |sample: &str| -> Result<f64> {
-        let found = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-        Ok(found.with_context(|| format!("no {sample} in\n{metrics}"))?.parse()?)
+        let found = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        Ok(found
+            .with_context(|| format!("no {sample} in\n{metrics}"))?
+            .parse()?)
     };
     let assert_is = |sample: &str, wanted: u64| -> Result<()> {
         let is = value(sample)?;
@@ -195,16 +227,25 @@ fn metrics_agree() -> Result<()> {
             ("lb_backend_eligible", u64::from(backend.eligible)),
             ("lb_backend_weight", u64::from(backend.weight)),
         ] {
-            let sample = metrics.lines().find(|line| line.starts_with(&format!("{name}{labels}")));
+            let sample = metrics
+                .lines()
+                .find(|line| line.starts_with(&format!("{name}{labels}")));
             let sample = sample.with_context(|| format!("no {name}{labels} in\n{metrics}"))?;
             let (sample, _) = sample.rsplit_once(' ').context("a sample without value")?;
             assert_is(sample, wanted)?;
         }
     }
     let counters: Counters = json(&lab, &["counters"])?;
-    for outcome in counters.outcomes.iter().filter(|it| it.action == "drop" || it.name == "to_backend") {
+    for outcome in counters
+        .outcomes
+        .iter()
+        .filter(|it| it.action == "drop" || it.name == "to_backend")
+    {
         assert_is(
-            &format!("lb_packets_total{{outcome=\"{}\",action=\"{}\"}}", outcome.name, outcome.action),
+            &format!(
+                "lb_packets_total{{outcome=\"{}\",action=\"{}\"}}",
+                outcome.name, outcome.action
+            ),
             outcome.packets,
         )?;
     }

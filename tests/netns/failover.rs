@@ -40,7 +40,10 @@ fn wrk_without_errors() -> Result<()> {
         figures.requests, figures.rate
     ));
     for node in Node::WEB {
-        ensure!(site::answered(&lab, node)? > 100, "{node} had next to nothing to do");
+        ensure!(
+            site::answered(&lab, node)? > 100,
+            "{node} had next to nothing to do"
+        );
     }
     lab.down()
 }
@@ -60,7 +63,7 @@ fn hanging_server() -> Result<()> {
         let rules = "table inet hang {\nchain in {\ntype filter hook input priority 0; policy drop;\niif lo accept\n}\n}\n";
         run(lab.command(Node::Web1, "nft")?.arg(rules)).map(drop)
     };
-    survive(&mut lab, hang, "within 300ms")?;
+    survive(&mut lab, hang, "timed out after 300ms")?;
     run(lab.command(Node::Web1, "nft")?.arg("delete table inet hang"))?;
     is_back(lab)
 }
@@ -84,9 +87,18 @@ fn survive(lab: &mut Lab, fail: impl Fn(&mut Lab) -> Result<()>, reason: &str) -
     let down = down.map_err(|_| anyhow!("the watch panicked"))??;
     attempts.extend(after?);
 
-    let failed: Vec<_> = attempts.iter().filter(|attempt| attempt.failure.is_some()).collect();
-    let last = failed.last().map(|attempt| attempt.started.saturating_duration_since(failed_at));
-    let slowest = attempts.iter().map(|attempt| attempt.took).max().context("no attempts")?;
+    let failed: Vec<_> = attempts
+        .iter()
+        .filter(|attempt| attempt.failure.is_some())
+        .collect();
+    let last = failed
+        .last()
+        .map(|attempt| attempt.started.saturating_duration_since(failed_at));
+    let slowest = attempts
+        .iter()
+        .map(|attempt| attempt.took)
+        .max()
+        .context("no attempts")?;
     measured(&format!(
         "lbd said down after {} ms (bound {} ms); {} of {REQUESTS} requests failed, the last began {:?} ms after the \
          failure; slowest request {} ms",
@@ -107,7 +119,10 @@ fn survive(lab: &mut Lab, fail: impl Fn(&mut Lab) -> Result<()>, reason: &str) -
         );
     }
     let page = lbctl(lab, &["status"])?.out;
-    ensure!(page.contains(reason) && page.contains("1 of 2 backends"), "{page}");
+    ensure!(
+        page.contains(reason) && page.contains("1 of 2 backends"),
+        "{page}"
+    );
     Wrk::start(lab, 2)?.end_without_errors()?;
     site::assert_split(lab, 20, 0, 20)
 }
@@ -135,7 +150,10 @@ fn attempts(lab: &Lab, count: usize) -> Result<Vec<Attempt>> {
                         took: started.elapsed(),
                         failure: requests.failures.into_iter().next(),
                     };
-                    attempts.lock().map_err(|_| anyhow!("a thread panicked"))?.push(attempt);
+                    attempts
+                        .lock()
+                        .map_err(|_| anyhow!("a thread panicked"))?
+                        .push(attempt);
                     Ok(())
                 })
             })

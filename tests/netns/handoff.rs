@@ -34,30 +34,52 @@ fn new_certificate_under_load() -> Result<()> {
     let steps: Vec<_> = applied
         .servers
         .iter()
-        .flat_map(|server| server.steps.iter().map(|it| format!("{} {} {} ms", server.server, it.step, it.took.as_millis())))
+        .flat_map(|server| {
+            server
+                .steps
+                .iter()
+                .map(|it| format!("{} {} {} ms", server.server, it.step, it.took.as_millis()))
+        })
         .collect();
     measured(&format!("hand-off under load: {}", steps.join(", ")));
-    let drains = applied.servers.iter().flat_map(|server| &server.steps).filter(|it| it.step == "drain");
+    let drains = applied
+        .servers
+        .iter()
+        .flat_map(|server| &server.steps)
+        .filter(|it| it.step == "drain");
     for drain in drains {
         ensure!(drain.detail == "no connections left", "{drain:?}");
     }
     let figures = load.end()?;
-    measured(&format!("wrk meanwhile: {} requests, {:?}", figures.requests, figures.errors));
+    measured(&format!(
+        "wrk meanwhile: {} requests, {:?}",
+        figures.requests, figures.errors
+    ));
     ensure!(figures.errors.is_empty(), "{figures:?}");
 
     ensure!(states(&lab)? == ["current", "current"], "{:?}", states(&lab)?);
     let wanted = fs::read_to_string(lab.file("site.pem"))?;
     for address in [VIP, Node::Web1.address(), Node::Web2.address()] {
         let new = served(&lab, address)?;
-        ensure!(new != old && new.trim() == wanted.trim(), "{address} serves\n{new}");
+        ensure!(
+            new != old && new.trim() == wanted.trim(),
+            "{address} serves\n{new}"
+        );
     }
     site::assert_split(&lab, 20, 10, 10)?;
 
     let rendered = lbctl(&lab, &["site", "render", "--server", "web1"])?;
     ensure!(rendered.code == 0, "{rendered:?}");
     let current = fs::read_to_string(lab.web(Node::Web1).handed_over().join("current/site.conf"))?;
-    ensure!(rendered.out == current, "rendered\n{}\nin force\n{current}", rendered.out);
-    ensure!(lbctl(&lab, &["site", "render", "--server", "web9"])?.code == 4, "web9 was rendered");
+    ensure!(
+        rendered.out == current,
+        "rendered\n{}\nin force\n{current}",
+        rendered.out
+    );
+    ensure!(
+        lbctl(&lab, &["site", "render", "--server", "web9"])?.code == 4,
+        "web9 was rendered"
+    );
     lab.down()
 }
 
@@ -88,9 +110,15 @@ fn broken_nginx_is_restored() -> Result<()> {
         said.out.contains("unknown directive \"nonsense\"") && said.err.contains("(failed: web2)"),
         "{said:?}"
     );
-    ensure!(said.out.contains("web1  serves it") && said.out.contains("restore"), "{said:?}");
+    ensure!(
+        said.out.contains("web1  serves it") && said.out.contains("restore"),
+        "{said:?}"
+    );
     ensure!(states(&lab)? == ["current", "another"], "{:?}", states(&lab)?);
-    ensure!(served(&lab, Node::Web2.address())? == old, "web2 does not serve what it served");
+    ensure!(
+        served(&lab, Node::Web2.address())? == old,
+        "web2 does not serve what it served"
+    );
     // The old one and the new one are both good, and neither server is left drained.
     site::assert_split(&lab, 20, 10, 10)?;
 
@@ -108,7 +136,10 @@ fn stopped_nginx_is_reported() -> Result<()> {
     let said = apply_that_fails(&lab)?;
     ensure!(said.err.contains("web2"), "{said:?}");
     let status = states(&lab)?;
-    ensure!(status.get(1).is_some_and(|web2| web2.contains("refused")), "{status:?}");
+    ensure!(
+        status.get(1).is_some_and(|web2| web2.contains("refused")),
+        "{status:?}"
+    );
     // Whatever web1 serves now, clients are served.
     let requests = lab.vip_requests(10)?;
     ensure!(requests.split().get("web1") == Some(&10), "{requests:?}");

@@ -21,9 +21,17 @@ pub(crate) struct Download {
 impl Download {
     /// Begins to download `length` bytes at `rate` bytes a second; returns when the answer has begun.
     pub(crate) fn start(lab: &Lab, name: &str, length: u64, rate: u64) -> Result<Self> {
-        let (head, body) = (lab.file(&format!("{name}.head")), lab.file(&format!("{name}.body")));
+        let (head, body) = (
+            lab.file(&format!("{name}.head")),
+            lab.file(&format!("{name}.body")),
+        );
+        // An earlier download's would look like an answer.
+        for file in [&head, &body] {
+            let _ = fs::remove_file(file);
+        }
         let mut curl = lab.curl(VIP)?;
-        curl.args(["--max-time", "60", "--no-buffer", "--dump-header"]).arg(&head);
+        curl.args(["--max-time", "60", "--no-buffer", "--dump-header"])
+            .arg(&head);
         curl.arg("--output").arg(&body);
         curl.arg(format!("https://{SITE}/bytes/{length}?rate={rate}"));
         let curl = curl.stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
@@ -66,7 +74,10 @@ impl Download {
         let failure = self.end()?;
         ensure!(failure.is_none(), "the download from {server}: {failure:?}");
         let (got, as_sent) = app::compare(&mut File::open(body)?)?;
-        ensure!(got == length && as_sent, "{got} of {length} bytes from {server}, as sent: {as_sent}");
+        ensure!(
+            got == length && as_sent,
+            "{got} of {length} bytes from {server}, as sent: {as_sent}"
+        );
         Ok(())
     }
 
@@ -77,6 +88,9 @@ impl Download {
             return Ok(None);
         }
         let code = output.status.code().context("curl was killed")?;
-        Ok(Some((code, String::from_utf8_lossy(&output.stderr).trim().to_owned())))
+        Ok(Some((
+            code,
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        )))
     }
 }

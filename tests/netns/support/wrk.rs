@@ -25,7 +25,9 @@ impl Wrk {
         let mut wrk = lab.client_command(VIP, "wrk")?;
         wrk.args(["-t1", "-c64", "--timeout", "5s", "-d", &format!("{seconds}s")]);
         wrk.arg(format!("https://{SITE}/wrk"));
-        wrk.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        wrk.stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         Ok(Self(wrk.spawn().context("cannot start wrk")?))
     }
 
@@ -34,7 +36,10 @@ impl Wrk {
         let output = self.0.wait_with_output()?;
         let text = String::from_utf8(output.stdout)?;
         let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success() && complaint.is_empty(), "wrk: {text}{complaint}");
+        ensure!(
+            output.status.success() && complaint.is_empty(),
+            "wrk: {text}{complaint}"
+        );
         read(&text).with_context(|| format!("cannot read what wrk printed:\n{text}"))
     }
 
@@ -49,10 +54,12 @@ impl Wrk {
 fn read(text: &str) -> Option<Figures> {
     let mut lines = text.lines().map(str::trim);
     let requests = lines.clone().find(|line| line.contains(" requests in "))?;
-    let rate = lines.clone().find_map(|line| line.strip_prefix("Requests/sec:"))?;
-    let errors = lines.by_ref().filter(|line| {
-        line.starts_with("Socket errors:") || line.starts_with("Non-2xx or 3xx responses:")
-    });
+    let rate = lines
+        .clone()
+        .find_map(|line| line.strip_prefix("Requests/sec:"))?;
+    let errors = lines
+        .by_ref()
+        .filter(|line| line.starts_with("Socket errors:") || line.starts_with("Non-2xx or 3xx responses:"));
     Some(Figures {
         requests: requests.split(' ').next()?.parse().ok()?,
         rate: rate.trim().parse().ok()?,
