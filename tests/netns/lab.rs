@@ -1,6 +1,9 @@
 //! The lab itself, without a balancer: what every other test here stands on.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::{harness::Case, programs};
@@ -13,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("lab/stopped_server_refuses", stopped_server_refuses),
         Case::new("lab/prefix_is_used_once", prefix_is_used_once),
         Case::new("lab/leftovers_are_removed", leftovers_are_removed),
+        Case::new("lab/killed_run_is_cleared_away", killed_run_is_cleared_away),
     ]
 }
 
@@ -120,4 +124,28 @@ fn leftovers_are_removed() -> Result<()> {
     assert_all_answer(&second, Node::Web1)?;
     second.down()?;
     assert_gone("lb-t-left")
+}
+
+/// `cargo xtask lab up`, killed at several moments of its work, the balancer's daemon included.
+fn killed_run_is_cleared_away() -> Result<()> {
+    let prefix = "lb-t-killed";
+    let binaries = programs::of_the_lab()?;
+    for moment in [50, 300, 600, 1000] {
+        let mut up = Command::new(&binaries.xtask);
+        up.args(["lab", "--prefix", prefix, "up", "--binaries"]);
+        up.arg(serde_json::to_string(&binaries)?);
+        let mut up = up.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        thread::sleep(Duration::from_millis(moment));
+        up.kill()?;
+        up.wait()?;
+    }
+    let lab = Lab::up(LabOptions::new(prefix, binaries))?;
+    let requests = lab.vip_requests(10)?;
+    ensure!(requests.failures.is_empty(), "{:?}", requests.failures);
+    let running = |name: &str| format!("/run/{prefix}/processes/{name}.pid");
+    for name in ["lbd", "web1-nginx", "web2-nginx"] {
+        ensure!(Path::new(&running(name)).exists(), "{name} is not recorded");
+    }
+    lab.down()?;
+    assert_gone(prefix)
 }

@@ -1,6 +1,16 @@
 //! Real hosts, in network namespaces: a client, the load balancer and its web servers.
 
+mod bad_input;
+mod balance;
+mod drain;
+mod failover;
+mod handoff;
 mod lab;
+mod next_hop;
+mod reload;
+mod restart;
+mod support;
+mod xdp_mode;
 
 use std::process::ExitCode;
 
@@ -10,10 +20,22 @@ use lb_tests::{
 };
 
 fn main() -> ExitCode {
+    let subjects = [
+        lab::cases(),
+        balance::cases(),
+        failover::cases(),
+        drain::cases(),
+        handoff::cases(),
+        reload::cases(),
+        restart::cases(),
+        bad_input::cases(),
+        next_hop::cases(),
+        xdp_mode::cases(),
+    ];
     Suite {
         name: "netns",
         needs: &[Root, Bpf, NetworkNamespaces],
         parallel: false,
     }
-    .run(lab::cases())
+    .run(subjects.into_iter().flatten().collect())
 }

@@ -46,7 +46,7 @@ impl Engine {
     }
 
     fn services_with(&self, observed: &Observed) -> Vec<Service> {
-        self.desired(&self.effective, &self.overrides, &self.handed_off)
+        self.desired
             .iter()
             .map(|desired| self.service(&desired.service, &desired.backends, observed))
             .collect()

@@ -8,7 +8,7 @@ mod vips;
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lb_common::abi::BackendCounters;
@@ -73,6 +73,8 @@ pub struct Engine {
     overrides: Overrides,
     handed_off: BTreeSet<String>,
     identities: Identities,
+    /// What the tables say now, and what is shown: health that is known but not in them yet would be a promise.
+    desired: Vec<DesiredService>,
     published: Vec<ServiceEntry>,
     hops: HashMap<IpAddr, Resolution>,
     dataplane: Dataplane,
@@ -114,6 +116,7 @@ struct Next {
     overrides: Overrides,
     handed_off: BTreeSet<String>,
     identities: Identities,
+    desired: Vec<DesiredService>,
     entries: Vec<ServiceEntry>,
     snapshot: Snapshot,
 }
@@ -140,6 +143,7 @@ impl Engine {
             overrides,
             handed_off: BTreeSet::new(),
             identities: Identities::default(),
+            desired: Vec::new(),
             published: Vec::new(),
             hops: HashMap::new(),
             dataplane,
@@ -236,12 +240,16 @@ impl Engine {
         }
     }
 
-    /// Brings the tables in line with health and neighbours.
-    fn reconcile(&mut self) {
+    /// Brings the tables in line with health and neighbours; whether it could.
+    fn reconcile(&mut self) -> bool {
         match self.next(self.file.clone(), self.overrides.clone(), self.handed_off.clone()) {
-            Ok(next) => self.commit(next),
+            Ok(next) => {
+                self.commit(next);
+                true
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot bring the tables up to date; they stay as they are");
+                false
             }
         }
     }
@@ -272,6 +280,7 @@ impl Engine {
             overrides,
             handed_off,
             identities,
+            desired,
             entries,
             snapshot,
         })
@@ -288,10 +297,15 @@ impl Engine {
             overrides,
             handed_off,
         };
-        inputs.desired(|id| {
-            self.monitor
-                .health(id)
-                .map_or(Status::Checking, |health| health.status)
+        let (probed, wanted) = (endpoints(&self.effective), endpoints(effective));
+        // What is known of a server says nothing about another one that takes its name.
+        let same = |id: &TargetId| {
+            let name = (id.service.as_str(), id.backend.as_str());
+            probed.get(&name) == wanted.get(&name)
+        };
+        inputs.desired(|id| match self.monitor.health(id) {
+            Some(health) if same(id) => health.status,
+            _ => Status::Checking,
         })
     }
 
@@ -308,6 +322,7 @@ impl Engine {
             tokio::task::block_in_place(|| self.dataplane.publish(&next.snapshot));
             self.published = next.entries;
         }
+        self.desired = next.desired;
         if retarget {
             self.monitor.set_targets(targets(&self.effective));
         }
@@ -316,31 +331,39 @@ impl Engine {
     /// Once a second: lets go of what has left and whose last connection has ended, sweeps, and warns of what is new.
     async fn keep_house(&mut self) {
         self.housekeepings = self.housekeepings.wrapping_add(1);
-        if self.identities.has_departures()
-            && let Some(observed) = self.observe()
-        {
-            let mut identities = self.identities.clone();
-            identities.give_back(&observed);
-            let changed = identities.let_go(&observed, |id| self.counters(id));
-            self.identities = identities;
-            if changed {
-                self.reconcile();
-                if let Err(error) = self
-                    .vips
-                    .set(&self.file.services, &leaving_vips(&self.identities))
-                    .await
-                {
-                    tracing::error!(%error, "cannot take off the VIPs that nobody needs any more");
-                }
-            }
-        }
-        if self.housekeepings.is_multiple_of(SWEEP_EVERY)
+        // What is leaving waits for its last entry, also for one that has timed out.
+        if (self.identities.has_departures() || self.housekeepings.is_multiple_of(SWEEP_EVERY))
             && let Ok(now) = self.dataplane.now()
         {
             let swept = self.dataplane.connections().sweep(now);
             tracing::debug!(swept, "swept timed-out connections");
         }
+        if self.identities.has_departures()
+            && let Some(observed) = self.observe()
+        {
+            self.see_off(&observed).await;
+        }
         self.warn();
+    }
+
+    /// Takes what has left, and has no connection left, out of the tables.
+    async fn see_off(&mut self, observed: &Observed) {
+        let mut identities = self.identities.clone();
+        identities.give_back(observed);
+        let changed = identities.let_go(observed, |id| self.counters(id));
+        let before = std::mem::replace(&mut self.identities, identities);
+        if !changed {
+            return;
+        }
+        if !self.reconcile() {
+            // The tables still hold them, so their numbers are not free.
+            self.identities = before;
+            return;
+        }
+        let leaving = leaving_vips(&self.identities);
+        if let Err(error) = self.vips.set(&self.file.services, &leaving).await {
+            tracing::error!(%error, "cannot take off the VIPs that nobody needs any more");
+        }
     }
 
     /// Logs each warning when it appears. The first second is for neighbours to answer.
@@ -386,6 +409,18 @@ impl Engine {
     fn counters(&self, backend: u16) -> BackendCounters {
         self.dataplane.counters().backend(backend).unwrap_or_default()
     }
+}
+
+/// Addresses and ports by the names of service and backend.
+fn endpoints(config: &Config) -> HashMap<(&str, &str), SocketAddr> {
+    let mut endpoints = HashMap::new();
+    for service in &config.services {
+        for backend in &service.backends {
+            let endpoint = SocketAddr::new(backend.address, backend.port.get());
+            endpoints.insert((service.name.as_str(), backend.name.as_str()), endpoint);
+        }
+    }
+    endpoints
 }
 
 /// The VIPs of services that are only here for their last connections.

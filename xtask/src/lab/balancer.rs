@@ -125,13 +125,13 @@ impl Lab {
             .context("the site could not be handed to the web servers")
     }
 
-    /// Waits until every backend of every service is up.
+    /// Waits until every backend of every service is up, but for those that have been removed.
     pub fn wait_until_all_up(&self, timeout: Duration) -> anyhow::Result<()> {
         wait_for("all backends up", timeout, || {
             let status = self.status().map_err(|error| format!("{error:#}"))?;
             let missing: Vec<String> = status
                 .backends()
-                .filter(|(_, it)| it.state != "up")
+                .filter(|(_, it)| !matches!(it.state.as_str(), "up" | "leaving"))
                 .map(|(service, it)| format!("{service}/{} is {}: {}", it.name, it.state, it.health.reason))
                 .collect();
             if missing.is_empty() {

@@ -1,0 +1,18 @@
+//! What the tests do again and again: a lab that is up, `lbctl` with its exit status, load, downloads, connections.
+
+pub(crate) mod connections;
+pub(crate) mod download;
+pub(crate) mod lbctl;
+pub(crate) mod site;
+pub(crate) mod wrk;
+
+/// A measured figure, for whoever reads the run's output; standard output belongs to the harness.
+#[allow(clippy::print_stderr, reason = "a test reports what it measured")]
+pub(crate) fn measured(what: &str) {
+    eprintln!("    {what}");
+}
+
+/// Whether `--full` was given.
+pub(crate) fn is_full() -> bool {
+    std::env::var_os(xtask::test_command::FULL).is_some()
+}

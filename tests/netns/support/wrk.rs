@@ -1,0 +1,68 @@
+//! Load from the client, by `wrk`.
+
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::{Lab, SITE, VIP};
+
+/// A `wrk` that is running.
+pub(crate) struct Wrk(Child);
+
+/// What it said in the end.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    /// Requests that were answered.
+    pub(crate) requests: u64,
+    /// Per second.
+    pub(crate) rate: f64,
+    /// `wrk`'s lines about what went wrong: socket errors, answers that were not 2xx or 3xx.
+    pub(crate) errors: Vec<String>,
+}
+
+impl Wrk {
+    /// HTTPS requests to the VIP on 64 keep-alive connections for so many seconds.
+    pub(crate) fn start(lab: &Lab, seconds: u32) -> Result<Self> {
+        let mut wrk = lab.client_command(VIP, "wrk")?;
+        wrk.args(["-t1", "-c64", "--timeout", "5s", "-d", &format!("{seconds}s")]);
+        wrk.arg(format!("https://{SITE}/wrk"));
+        wrk.stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(Self(wrk.spawn().context("cannot start wrk")?))
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(self) -> Result<Figures> {
+        let output = self.0.wait_with_output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && complaint.is_empty(),
+            "wrk: {text}{complaint}"
+        );
+        read(&text).with_context(|| format!("cannot read what wrk printed:\n{text}"))
+    }
+
+    /// The same, and nothing may have gone wrong.
+    pub(crate) fn end_without_errors(self) -> Result<Figures> {
+        let figures = self.end()?;
+        ensure!(figures.errors.is_empty() && figures.requests > 100, "{figures:?}");
+        Ok(figures)
+    }
+}
+
+fn read(text: &str) -> Option<Figures> {
+    let mut lines = text.lines().map(str::trim);
+    let requests = lines.clone().find(|line| line.contains(" requests in "))?;
+    let rate = lines
+        .clone()
+        .find_map(|line| line.strip_prefix("Requests/sec:"))?;
+    let errors = lines
+        .by_ref()
+        .filter(|line| line.starts_with("Socket errors:") || line.starts_with("Non-2xx or 3xx responses:"));
+    Some(Figures {
+        requests: requests.split(' ').next()?.parse().ok()?,
+        rate: rate.trim().parse().ok()?,
+        errors: errors.map(str::to_owned).collect(),
+    })
+}
