@@ -15,22 +15,21 @@
 
 #[path = "../packet/frame.rs"]
 mod frame;
+#[path = "../packet/repeater.rs"]
+mod repeater;
 #[path = "../packet/world.rs"]
 mod world;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
-use aya::Ebpf;
-use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
-use lb_common::bench::{DESTINATION, LENGTH, Plan, SOURCE};
+use anyhow::ensure;
+use lb_common::bench::{DESTINATION, Plan, SOURCE};
 use lb_common::outcome::Outcome;
-use lb_tests::programs;
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::frame::{Frame, Talk};
+use crate::repeater::{Repeater, plan};
 use crate::world::{World, www};
 
 /// How often a path's turn comes; odd, so that there is a median.
@@ -42,13 +41,6 @@ const MOST: u32 = 1 << 20;
 const SOURCES: u32 = 1 << 24;
 /// 10.0.0.0, so that a client's number can be added.
 const FIRST_CLIENT: &str = "10.0.0.0:40000";
-
-/// A plan restores all but the type.
-const FRAME: [u8; LENGTH] = {
-    let mut frame = [0; LENGTH];
-    frame[12] = 0x08;
-    frame
-};
 
 /// What the program is given, and what should become of it.
 struct Path {
@@ -70,13 +62,6 @@ enum Table {
     New,
 }
 
-/// The wrapper, and what it calls.
-struct Runner {
-    ebpf: Ebpf,
-    plan: Array<MapData, [u64; size_of::<Plan>() / 8]>,
-    next: ProgramArray<MapData>,
-}
-
 fn main() -> ExitCode {
     // `cargo bench` passes `--bench`, and means nothing by it here.
     match run() {
@@ -93,11 +78,11 @@ fn run() -> anyhow::Result<()> {
     here.set(sched_getcpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &here)?;
 
-    let mut runner = Runner::new()?;
-    let bare = runner.load("bare")?;
+    let mut repeater = Repeater::new()?;
+    let bare = repeater.load("bare")?;
     let established = World::with_room(&[www(1)], MOST / 4 * 5)?;
     let new = World::with_room(&[www(1)], 1_000_000)?;
-    runner.establish(&established)?;
+    establish(&mut repeater, &established)?;
 
     let paths = paths()?;
     let mut samples = vec![Vec::new(); paths.len()];
@@ -108,8 +93,11 @@ fn run() -> anyhow::Result<()> {
                 Table::New => &new,
             };
             samples.push(match path.expected {
-                None => runner.time(&bare, path.plan)?,
-                Some(outcome) => runner.time_outcome(world, path, outcome)?,
+                None => {
+                    repeater.prepare(&bare, |_| Ok(path.plan))?;
+                    repeater.run(REPEAT)?
+                }
+                Some(outcome) => time(&mut repeater, world, path, outcome)?,
             });
         }
     }
@@ -125,7 +113,7 @@ fn paths() -> anyhow::Result<Vec<Path>> {
         Ok(Path {
             name,
             target,
-            plan: Plan::new(&short(frame)?, client_at, clients),
+            plan: plan(frame, client_at, clients)?,
             expected,
             table: Table::Established,
         })
@@ -207,90 +195,41 @@ fn paths() -> anyhow::Result<Vec<Path>> {
     Ok(paths)
 }
 
-/// The first bytes of the frame, with a payload that makes it long enough.
-fn short(frame: &Frame) -> anyhow::Result<[u8; LENGTH]> {
-    let bytes = frame.clone().payload(&[0; LENGTH - 54]).bytes();
-    Ok(bytes.as_slice().try_into()?)
+/// Opens [`MOST`] connections, by whole handshakes.
+fn establish(repeater: &mut Repeater, world: &World) -> anyhow::Result<()> {
+    let talk = Talk::new(FIRST_CLIENT.parse()?, 1);
+    for (frame, client_at) in [
+        (talk.client_sends().syn(), SOURCE),
+        (talk.backend_sends().syn().ack(), DESTINATION),
+        (talk.client_sends().ack(), SOURCE),
+    ] {
+        repeater.prepare(world.dataplane.program()?.fd()?, |_| {
+            plan(&frame, client_at, MOST)
+        })?;
+        repeater.run(MOST)?;
+    }
+    Ok(())
 }
 
-impl Runner {
-    fn new() -> anyhow::Result<Self> {
-        let mut ebpf = Ebpf::load_file(programs::object("bench")?)?;
-        let plan = ebpf.take_map("PLAN").context("no map PLAN")?;
-        let next = ebpf.take_map("NEXT").context("no map NEXT")?;
-        let mut runner = Self {
-            plan: Array::try_from(plan)?,
-            next: ProgramArray::try_from(next)?,
-            ebpf,
-        };
-        runner.load("wrapper")?;
-        Ok(runner)
-    }
-
-    fn load(&mut self, name: &str) -> anyhow::Result<ProgramFd> {
-        let program: &mut Xdp = self
-            .ebpf
-            .program_mut(name)
-            .context("no such program")?
-            .try_into()?;
-        program.load()?;
-        Ok(program.fd()?.try_clone()?)
-    }
-
-    /// Opens [`MOST`] connections, by whole handshakes.
-    fn establish(&mut self, world: &World) -> anyhow::Result<()> {
-        let talk = Talk::new(FIRST_CLIENT.parse()?, 1);
-        let program = world.dataplane.program()?.fd()?.try_clone()?;
-        for (frame, client_at) in [
-            (talk.client_sends().syn(), SOURCE),
-            (talk.backend_sends().syn().ack(), DESTINATION),
-            (talk.client_sends().ack(), SOURCE),
-        ] {
-            let plan = Plan::new(&short(&frame)?, client_at, MOST);
-            self.repeat(&program, plan, MOST)?;
-        }
-        Ok(())
-    }
-
-    fn time_outcome(&mut self, world: &World, path: &Path, outcome: Outcome) -> anyhow::Result<f64> {
-        let count = || -> anyhow::Result<u64> {
-            let outcomes = world.dataplane.counters().outcomes()?;
-            let found = outcomes.iter().find(|(other, _)| *other == outcome);
-            Ok(found.map_or(0, |(_, count)| *count))
-        };
-        let before = count()?;
-        let program = world.dataplane.program()?.fd()?.try_clone()?;
-        let took = self.time(&program, path.plan)?;
-        let came_to = count()? - before;
-        // A few of a million find no room in the table.
-        ensure!(
-            came_to >= u64::from(REPEAT) / 1000 * 999,
-            "{}: only {came_to} of {REPEAT} packets came to {}",
-            path.name,
-            outcome.name()
-        );
-        Ok(took)
-    }
-
-    fn time(&mut self, program: &ProgramFd, plan: Plan) -> anyhow::Result<f64> {
-        self.repeat(program, plan, REPEAT)
-    }
-
-    /// Mean ns of so many repeats.
-    fn repeat(&mut self, program: &ProgramFd, plan: Plan, repeat: u32) -> anyhow::Result<f64> {
-        self.next.set(0, program, 0)?;
-        // SAFETY: integers, without padding.
-        let plan = unsafe { std::mem::transmute::<Plan, [u64; size_of::<Plan>() / 8]>(plan) };
-        self.plan.set(0, plan, 0)?;
-        let wrapper: &Xdp = self.ebpf.program("wrapper").context("no wrapper")?.try_into()?;
-        let result = wrapper.test_run(TestRunOptions {
-            data_in: Some(&FRAME),
-            repeat,
-            ..TestRunOptions::new()
-        })?;
-        ensure!(result.return_value != 0, "the wrapper could not call the program");
-        Ok(result.duration.as_nanos() as f64)
-    }
+/// Mean ns of a packet, all of which must come to the outcome.
+fn time(repeater: &mut Repeater, world: &World, path: &Path, outcome: Outcome) -> anyhow::Result<f64> {
+    let count = || -> anyhow::Result<u64> {
+        let outcomes = world.dataplane.counters().outcomes()?;
+        let found = outcomes.iter().find(|(other, _)| *other == outcome);
+        Ok(found.map_or(0, |(_, count)| *count))
+    };
+    let before = count()?;
+    repeater.prepare(world.dataplane.program()?.fd()?, |_| Ok(path.plan))?;
+    let took = repeater.run(REPEAT)?;
+    let came_to = count()? - before;
+    // A few of a million find no room in the table.
+    ensure!(
+        came_to >= u64::from(REPEAT) / 1000 * 999,
+        "{}: only {came_to} of {REPEAT} packets came to {}",
+        path.name,
+        outcome.name()
+    );
+    Ok(took)
 }
 
 fn report(paths: &[Path], samples: &mut [Vec<f64>]) {

@@ -13,6 +13,7 @@ mod frame;
 mod nat;
 mod next_hops;
 mod not_ours;
+mod repeater;
 mod resets;
 mod shared;
 mod table;

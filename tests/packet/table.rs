@@ -1,17 +1,20 @@
 //! The connection table: full, flooded, raced, listed and swept.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lb::dataplane::ServiceEntry;
+use lb_common::bench::SOURCE;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_common::tick::Tick;
 use lb_tests::harness::Case;
+use nix::sched::sched_getcpu;
 
 use crate::balancing::on_all_cpus;
 use crate::frame::{Talk, client};
+use crate::repeater::{Repeater, plan};
 use crate::world::{CLIENT, Seen, TIMEOUTS, World, service, web, www};
 
 pub fn cases() -> Vec<Case> {
@@ -221,51 +224,60 @@ fn sweep() -> anyhow::Result<()> {
     world.expect("forgotten", &late, &Seen::unchanged(Outcome::NoConnection, &late))
 }
 
-/// Sixteen services with a server each fight for eight places, while user space deletes: a key of one entry read with
-/// the value of another would be seen as a frame at another service's server.
+/// Services with a server each fight for eight places, each CPU for another service, while user space deletes. A key of
+/// one entry read with the value of another would take a packet to another service's server, whose counter shows it.
 fn race_of_services() -> anyhow::Result<()> {
-    const SERVICES: u8 = 16;
-    let vip = |number: u8| format!("203.0.113.{number}:443").parse().expect("an endpoint");
-    let services: Vec<_> = (1..=SERVICES)
-        .map(|number| service(u16::from(number), vip(number), vec![web(number)]))
-        .collect();
+    const CLIENTS: u32 = 16;
+    const PACKETS: u32 = 10_000_000;
+    let cpus = std::thread::available_parallelism()?.get().clamp(2, 8);
+    let vip = |server: u8| format!("203.0.113.{server}:443").parse();
+    let server_of = |cpu: usize| (cpu % 8 + 1) as u8;
+    let services = (1..=8)
+        .map(|server| Ok(service(u16::from(server), vip(server)?, vec![web(server)])))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let world = World::with_room(&services, TINY)?;
+    let mut repeater = Repeater::new()?;
+    repeater.prepare(world.dataplane.program()?.fd()?, |cpu| {
+        let server = server_of(cpu);
+        let talk = Talk {
+            vip: vip(server)?,
+            ..Talk::new("10.0.0.0:40000".parse()?, server)
+        };
+        plan(&talk.client_sends().syn(), SOURCE, CLIENTS)
+    })?;
     let over = AtomicBool::new(false);
-    let deleted = AtomicU64::new(0);
-    let wrong = std::thread::scope(|scope| {
-        scope.spawn(|| {
+    let (ran, deleted) = std::thread::scope(|scope| {
+        let sweeper = scope.spawn(|| {
+            let mut deleted = 0;
             while !over.load(Ordering::Relaxed) {
-                let later = Tick(world.dataplane.now().map_or(0, |now| now.0.wrapping_add(20_000)));
-                deleted.fetch_add(
-                    world.dataplane.connections().sweep(later) as u64,
-                    Ordering::Relaxed,
-                );
-                std::thread::sleep(Duration::from_micros(200));
+                let now = world.dataplane.now().map_or(0, |now| now.0);
+                deleted += world
+                    .dataplane
+                    .connections()
+                    .sweep(Tick(now.wrapping_add(20_000)));
+                std::thread::sleep(Duration::from_micros(50));
             }
+            deleted
         });
-        let wrong = on_all_cpus(4, |thread| {
-            let mut random = fastrand::Rng::with_seed(thread as u64);
-            let mut wrong = 0;
-            for _ in 0..10_000 {
-                let server = random.u8(1..=SERVICES);
-                let talk = Talk {
-                    vip: vip(server),
-                    ..Talk::new(client(random.u32(0..2)), server)
-                };
-                let frame = if random.bool() {
-                    talk.client_sends().syn()
-                } else {
-                    talk.client_sends().ack()
-                };
-                wrong += u32::from(world.server_of(&frame)? != server);
-            }
-            Ok(wrong)
+        let ran = on_all_cpus(cpus, |_| {
+            repeater.run(PACKETS)?;
+            Ok(server_of(sched_getcpu()?))
         });
         over.store(true, Ordering::Relaxed);
-        wrong
-    })?;
-    assert_eq!(wrong.iter().sum::<u32>(), 0);
-    assert!(deleted.load(Ordering::Relaxed) > 100, "the race was none");
+        (ran, sweeper.join().expect("the sweeper ends well"))
+    });
+    let mut expected = BTreeMap::new();
+    for server in ran? {
+        *expected.entry(server).or_insert(0) += u64::from(PACKETS);
+    }
+    assert!(expected.len() > 1 && deleted > 100, "the race was none");
+    for (server, packets) in expected {
+        assert_eq!(
+            world.dataplane.counters().backend(server.into())?.packets_in,
+            packets,
+            "web{server}"
+        );
+    }
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What the per-packet benchmark runs around the load balancer, and what it compares it with. Never attached.
+//! What the per-packet benchmark, and a test of races, run around the load balancer, and what it compares it with. Never attached.
 //!
 //! The kernel's program runner does not restore the frame between repeats: a program that rewrites would see its own
 //! output the next time. So each repeat begins in `wrapper`, which writes the frame anew and then tail-calls.
@@ -11,13 +11,13 @@
 mod program {
     use aya_ebpf::bindings::xdp_action;
     use aya_ebpf::macros::{map, xdp};
-    use aya_ebpf::maps::{Array, ProgramArray};
+    use aya_ebpf::maps::{PerCpuArray, ProgramArray};
     use aya_ebpf::programs::XdpContext;
     use lb_common::bench::{DESTINATION, LENGTH, Plan, SOURCE};
 
-    /// One element, set by the runner.
+    /// One element for each CPU, set by the runner.
     #[map]
-    static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
+    static PLAN: PerCpuArray<Plan> = PerCpuArray::with_max_entries(1, 0);
     /// The program under test.
     #[map]
     static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -41,7 +41,7 @@ mod program {
         if frame + LENGTH > context.data_end() {
             return xdp_action::XDP_ABORTED;
         }
-        // SAFETY: the runner runs this on one CPU at a time. The frame is long enough, and the kernel knows where unaligned
+        // SAFETY: the plan is this CPU's own. The frame is long enough, and the kernel knows where unaligned
         // accesses to it are allowed.
         unsafe {
             for word in 0..3 {
