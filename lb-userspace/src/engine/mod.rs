@@ -316,7 +316,7 @@ impl Engine {
     fn keep_house(&mut self) {
         self.housekeepings = self.housekeepings.wrapping_add(1);
         // What is leaving waits for its last entry, also for one that has timed out.
-        if (self.identities.has_departures() || self.housekeepings % SWEEP_EVERY == 0)
+        if (self.identities.has_departures() || self.housekeepings.is_multiple_of(SWEEP_EVERY))
             && let Ok(now) = self.dataplane.now()
         {
             let swept = self.dataplane.connections().sweep(now);
