@@ -92,20 +92,22 @@ fn survive(lab: &mut Lab, fail: impl Fn(&mut Lab) -> Result<()>, reason: &str) -
         .filter(|attempt| attempt.failure.is_some())
         .collect();
     let last = failed
-        .last()
-        .map(|attempt| attempt.started.saturating_duration_since(failed_at));
+        .iter()
+        .map(|attempt| attempt.started.saturating_duration_since(failed_at))
+        .max();
+    let last = last.map_or_else(String::new, |last| {
+        format!(", the last began {} ms after it", last.as_millis())
+    });
     let slowest = attempts
         .iter()
         .map(|attempt| attempt.took)
         .max()
         .context("no attempts")?;
     measured(&format!(
-        "lbd said down after {} ms (bound {} ms); {} of {REQUESTS} requests failed, the last began {:?} ms after the \
-         failure; slowest request {} ms",
+        "lbd said down after {} ms (bound {} ms); {} of {REQUESTS} requests failed{last}; the slowest took {} ms",
         down.as_millis(),
         DETECTION.as_millis(),
         failed.len(),
-        last.map(|last| last.as_millis()),
         slowest.as_millis(),
     ));
     ensure!(down <= DETECTION + SLACK, "lbd noticed after {down:?} only");

@@ -103,6 +103,8 @@ fn broken_nginx_is_restored() -> Result<()> {
     let old = served(&lab, VIP)?;
     let web2 = lab.web(Node::Web2).handed_over().with_file_name("nginx.conf");
     let whole = fs::read_to_string(&web2)?;
+    let current = lab.web(Node::Web2).handed_over().join("current");
+    let release = fs::read_link(&current)?;
     writeln!(File::options().append(true).open(&web2)?, "nonsense;")?;
     lab.authority()?.issue("site", &[SITE])?;
     let said = apply_that_fails(&lab)?;
@@ -118,6 +120,11 @@ fn broken_nginx_is_restored() -> Result<()> {
     ensure!(
         served(&lab, Node::Web2.address())? == old,
         "web2 does not serve what it served"
+    );
+    ensure!(
+        fs::read_link(&current)? == release,
+        "a later reload would bring {:?}",
+        fs::read_link(&current)?
     );
     // The old one and the new one are both good, and neither server is left drained.
     site::assert_split(&lab, 20, 10, 10)?;
