@@ -78,6 +78,12 @@ impl Flags {
         self.0 & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
     }
 
+    /// Whether this accepts a new connection: SYN and ACK.
+    #[inline(always)]
+    pub fn accepts(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK) == Self::SYN | Self::ACK
+    }
+
     /// Whether the RST flag is set.
     #[inline(always)]
     pub fn resets(self) -> bool {
@@ -134,9 +140,7 @@ impl State {
     fn after_backend(self, flags: Flags) -> Self {
         let finishes = flags.finishes();
         match self {
-            Self::SynSeen if flags.0 & (Flags::SYN | Flags::ACK) == Flags::SYN | Flags::ACK => {
-                Self::SynAckSeen
-            }
+            Self::SynSeen if flags.accepts() => Self::SynAckSeen,
             Self::Established | Self::SynAckSeen | Self::Unconfirmed if finishes => Self::BackendFin,
             Self::ClientFin if finishes => Self::Closed,
             Self::Unconfirmed | Self::Reset => Self::Established,

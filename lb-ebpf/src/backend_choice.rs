@@ -31,7 +31,7 @@ impl Slots {
     /// The next backend in the service's round: exact, whichever CPUs the connections arrive on.
     #[inline(always)]
     pub fn by_cursor(self, tables: &Tables, service: u16) -> Result<u16, Outcome> {
-        let state = element(&SERVICE_STATES, service as u32).ok_or(Outcome::Impossible)?;
+        let state = element(&SERVICE_STATES, u32::from(service)).ok_or(Outcome::Impossible)?;
         let slot = state.cursor.fetch_increment() % NonZeroU64::from(self.count);
         tables.slot(self.first + slot as u32)
     }

@@ -63,7 +63,7 @@ pub fn return_hop(frame: &Ethernet, interface_index: u32, known: u16) -> u16 {
         return 0;
     }
     let hop = Hop::new(*frame, interface_index);
-    if known != 0 && hop_slot(known as u32).and_then(HopSlot::read) == Some(hop) {
+    if known != 0 && hop_slot(u32::from(known)).and_then(HopSlot::read) == Some(hop) {
         return known;
     }
     return_hop::intern(&hop, hop_slot)

@@ -40,7 +40,7 @@ pub fn opened(id: u16) {
 
 #[inline(always)]
 fn update(id: u16, change: impl FnOnce(&mut BackendCounters)) {
-    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(id as u32) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(id)) {
         // SAFETY: this CPU's own element; XDP programs do not interrupt each other on a CPU.
         change(unsafe { &mut *counters });
     }

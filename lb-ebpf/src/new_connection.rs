@@ -29,7 +29,7 @@ const OUTCOME_SHIFT: u32 = 16;
 /// The backend that a packet goes to, and under which name; or why to none.
 #[inline(always)]
 pub fn decide(context: &XdpContext, tables: &Tables, service: u16) -> Result<(u16, Outcome), Outcome> {
-    let packed = out_of_line(context.ctx, tables.copy(), service as u32);
+    let packed = out_of_line(context.ctx, tables.copy(), u32::from(service));
     let outcome = Outcome::from_index((packed >> OUTCOME_SHIFT) as u32).unwrap_or(Outcome::Impossible);
     match packed as u16 {
         0 => Err(outcome),
@@ -43,7 +43,7 @@ fn out_of_line(context: *mut xdp_md, copy: u32, service: u32) -> u64 {
     let context = XdpContext::new(context);
     let decided = Tables::of(copy).and_then(|tables| choose_and_remember(&context, &tables, service as u16));
     match decided {
-        Ok((id, outcome)) => id as u64 | (outcome as u64) << OUTCOME_SHIFT,
+        Ok((id, outcome)) => u64::from(id) | (outcome as u64) << OUTCOME_SHIFT,
         Err(outcome) => (outcome as u64) << OUTCOME_SHIFT,
     }
 }
@@ -105,8 +105,8 @@ fn choose_and_remember(
         }
         Inserted::Exists(_, value) => Ok((value.backend(), outcome)),
         Inserted::Full => {
-            let state = element(&SERVICE_STATES, number as u32).ok_or(Outcome::Impossible)?;
-            state.untracked.store(now.0 as u64 + 1);
+            let state = element(&SERVICE_STATES, u32::from(number)).ok_or(Outcome::Impossible)?;
+            state.untracked.store(u64::from(now.0) + 1);
             Ok((slots.by_hash(tables, key)?, Outcome::ToBackendUntracked))
         }
     }

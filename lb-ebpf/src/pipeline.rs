@@ -158,6 +158,11 @@ fn from_backend(
         if let Some(entry) = home.find(&key)
             && entry.1.backend() == candidate.backend
         {
+            if segment.tcp.flags.accepts() && entry.1.state() == State::Closed {
+                // The client talks to the backend directly, from a port whose balanced connection is over.
+                entry.0.remove(entry.1);
+                return Err(Outcome::NoConnection);
+            }
             is_forwardable(segment)?;
             let backend = tables.backend(candidate.backend).ok_or(Outcome::Impossible)?;
             connection_table::note(
@@ -187,7 +192,7 @@ fn to_client(
     let packet = Packet::of(context);
     counters::to_client(id, packet.length());
     rewrite::to_client(&packet, segment, backend)?;
-    let Some(hop) = hop_slot(hop as u32).and_then(HopSlot::read) else {
+    let Some(hop) = hop_slot(u32::from(hop)).and_then(HopSlot::read) else {
         let route = route(
             context,
             ipv4_address(&backend.vip),
@@ -212,7 +217,7 @@ fn untracked_to_client(
     tables: &Tables,
     membership: Membership,
 ) -> Result<Verdict, Outcome> {
-    let state = element(&SERVICE_STATES, membership.service as u32).ok_or(Outcome::Impossible)?;
+    let state = element(&SERVICE_STATES, u32::from(membership.service)).ok_or(Outcome::Impossible)?;
     let last = state.untracked.load();
     let age = connection_table::now()
         .0

@@ -72,20 +72,20 @@ impl Tables {
         if membership.next == 0 {
             return None;
         }
-        let packed = element(&SIBLINGS, self.copy * BACKEND_IDS + membership.next as u32)?;
+        let packed = element(&SIBLINGS, self.copy * BACKEND_IDS + u32::from(membership.next))?;
         Some(Membership::unpack(*packed))
     }
 
     /// A service.
     #[inline(always)]
     pub fn service(&self, number: u16) -> Result<&'static Service, Outcome> {
-        element(&SERVICES, self.copy * SERVICE_NUMBERS + number as u32).ok_or(Outcome::Impossible)
+        element(&SERVICES, self.copy * SERVICE_NUMBERS + u32::from(number)).ok_or(Outcome::Impossible)
     }
 
     /// A backend, if there is one with this id.
     #[inline(always)]
     pub fn backend(&self, id: u16) -> Option<&'static Backend> {
-        let backend = element(&BACKENDS, self.copy * BACKEND_IDS + id as u32)?;
+        let backend = element(&BACKENDS, self.copy * BACKEND_IDS + u32::from(id))?;
         if backend.flags & Backend::KNOWN != 0 {
             Some(backend)
         } else {

@@ -10,6 +10,7 @@ use crate::world::{CLIENT, INGRESS, Seen, World, www};
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("nat::a_connection_from_syn_to_both_fins", connection),
+        Case::new("nat::direct_access_from_a_port_that_was_balanced", direct_access),
         Case::new("nat::ip_options_of_every_length", ip_options),
         Case::new("nat::tcp_options_of_every_length", tcp_options),
         Case::new("nat::padding_is_left_alone", padding),
@@ -59,6 +60,28 @@ fn connection() -> anyhow::Result<()> {
     state(State::Closed)?;
     world.forward("last ACK", &talk, talk.client_sends().ack())?;
     state(State::Closed)
+}
+
+/// Once its connection is over, the client may use the port to talk to the same server past the VIP.
+fn direct_access() -> anyhow::Result<()> {
+    let world = World::new(&[www(1)])?;
+    let talk = Talk::new(CLIENT, 1);
+    world.establish(&talk)?;
+    world.forward("FIN", &talk, talk.client_sends().ack().fin())?;
+    world.answer(
+        "a SYN-ACK while it lasts",
+        &talk,
+        talk.backend_sends().syn().ack(),
+    )?;
+    world.answer("FIN", &talk, talk.backend_sends().ack().fin())?;
+    for frame in [
+        talk.backend_sends().syn().ack(),
+        talk.backend_sends().ack().payload(b"direct"),
+    ] {
+        let frame = frame.bytes();
+        world.expect("direct", &frame, &Seen::unchanged(Outcome::NoConnection, &frame))?;
+    }
+    world.open("balanced again", &talk)
 }
 
 fn ip_options() -> anyhow::Result<()> {
