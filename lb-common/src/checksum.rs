@@ -27,13 +27,13 @@ impl Delta {
     /// The delta of replacing one word.
     #[inline(always)]
     pub fn of_word(old: u16, new: u16) -> Self {
-        Self(fold(u32::from(!old) + u32::from(new)))
+        Self(add(!old, new))
     }
 
     /// Both changes.
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
-        Self(fold(u32::from(self.0) + u32::from(other.0)))
+        Self(add(self.0, other.0))
     }
 
     /// The delta that undoes this one.
@@ -45,8 +45,15 @@ impl Delta {
     /// The checksum after the change (RFC 1624, equation 3: HC' = ~(~HC + ~m + m')).
     #[inline(always)]
     pub fn apply(self, checksum: u16) -> u16 {
-        !fold(u32::from(!checksum) + u32::from(self.0))
+        !add(!checksum, self.0)
     }
+}
+
+/// The one's-complement sum of two words: one fold is enough, since the carry cannot carry again.
+#[inline(always)]
+fn add(a: u16, b: u16) -> u16 {
+    let sum = u32::from(a) + u32::from(b);
+    (sum + (sum >> 16)) as u16
 }
 
 /// Folds a sum of words to 16 bits with end-around carry. Two folds are enough for up to 65,536 words.

@@ -232,21 +232,27 @@ fn time(repeater: &mut Repeater, world: &World, path: &Path, outcome: Outcome) -
     Ok(took)
 }
 
+/// Medians, and beside them the least of each, which other work on the machine disturbs less.
 fn report(paths: &[Path], samples: &mut [Vec<f64>]) {
-    let medians: Vec<f64> = samples.iter_mut().map(|samples| median(samples)).collect();
-    let bare = medians.first().copied().unwrap_or(f64::NAN);
-    println!("{:<34}{:>8}{:>10}{:>10}", "packet", "ns", "x bare", "at most");
-    for (path, median) in paths.iter().zip(medians) {
+    let figures: Vec<[f64; 2]> = samples.iter_mut().map(|samples| figures(samples)).collect();
+    let [bare_median, bare_least] = figures.first().copied().unwrap_or([f64::NAN; 2]);
+    println!("{:<34}{:>18}{:>18}", "", "median", "least");
+    println!(
+        "{:<34}{:>8}{:>10}{:>8}{:>10}{:>10}",
+        "packet", "ns", "x bare", "ns", "x bare", "at most"
+    );
+    for (path, [median, least]) in paths.iter().zip(figures) {
         let target = path.target.map_or(String::new(), |target| format!("{target:.1}"));
         println!(
-            "{:<34}{median:>8.0}{:>10.1}{target:>10}",
+            "{:<34}{median:>8.0}{:>10.2}{least:>8.0}{:>10.2}{target:>10}",
             path.name,
-            median / bare
+            median / bare_median,
+            least / bare_least
         );
     }
 }
 
-fn median(samples: &mut [f64]) -> f64 {
+fn figures(samples: &mut [f64]) -> [f64; 2] {
     samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+    [samples.len() / 2, 0].map(|at| samples.get(at).copied().unwrap_or(f64::NAN))
 }
