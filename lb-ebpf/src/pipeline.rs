@@ -158,7 +158,7 @@ fn from_backend(
         if let Some(entry) = home.find(&key)
             && entry.1.backend() == candidate.backend
         {
-            if segment.tcp.flags.accepts() && entry.1.state() == State::Closed {
+            if segment.tcp.flags.accepts() && entry.1.state().is_over() {
                 // The client talks to the backend directly, from a port whose balanced connection is over.
                 entry.0.remove(entry.1);
                 return Err(Outcome::NoConnection);
