@@ -66,20 +66,23 @@ fn connection() -> anyhow::Result<()> {
 fn direct_access() -> anyhow::Result<()> {
     let world = World::new(&[www(1)])?;
     let talk = Talk::new(CLIENT, 1);
-    world.establish(&talk)?;
-    world.forward("FIN", &talk, talk.client_sends().ack().fin())?;
-    world.answer(
-        "a SYN-ACK while it lasts",
-        &talk,
-        talk.backend_sends().syn().ack(),
-    )?;
-    world.answer("FIN", &talk, talk.backend_sends().ack().fin())?;
-    for frame in [
-        talk.backend_sends().syn().ack(),
-        talk.backend_sends().ack().payload(b"direct"),
-    ] {
-        let frame = frame.bytes();
-        world.expect("direct", &frame, &Seen::unchanged(Outcome::NoConnection, &frame))?;
+    let accepted = talk.backend_sends().syn().ack();
+    let ends = [
+        [talk.client_sends().ack().fin(), talk.client_sends().ack()],
+        [talk.client_sends().ack().fin(), talk.client_sends().rst()],
+        [talk.client_sends().rst(), talk.client_sends().rst()],
+    ];
+    for ends in ends {
+        world.establish(&talk)?;
+        world.answer("a SYN-ACK while it lasts", &talk, accepted.clone())?;
+        world.answer("the backend's end", &talk, talk.backend_sends().ack().fin())?;
+        for end in ends {
+            world.forward("the client's end", &talk, end)?;
+        }
+        for frame in [accepted.clone(), talk.backend_sends().ack().payload(b"direct")] {
+            let frame = frame.bytes();
+            world.expect("direct", &frame, &Seen::unchanged(Outcome::NoConnection, &frame))?;
+        }
     }
     world.open("balanced again", &talk)
 }
