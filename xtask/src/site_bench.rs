@@ -155,10 +155,9 @@ fn measure(lab: &Lab, plan: &Plan, routes: &[Route], new_connections: bool) -> R
     medians.collect()
 }
 
-/// Runs `wrk` on the client. It takes the name that it asks for (SNI) from the URL, so the name must lead to the route's
-/// address.
+/// Runs `wrk` on the client.
 fn wrk(lab: &Lab, plan: &Plan, route: &Route, new_connections: bool, duration: Duration) -> Result<Figures> {
-    let mut command = lab.client_command(route.address, "wrk")?;
+    let mut command = lab.wrk(route.address)?;
     command.args(["--threads", "2", "--latency", "--timeout", "5s"]);
     command
         .arg("--connections")

@@ -22,7 +22,7 @@ pub(crate) struct Figures {
 impl Wrk {
     /// HTTPS requests to the VIP on 64 keep-alive connections for so many seconds.
     pub(crate) fn start(lab: &Lab, seconds: u32) -> Result<Self> {
-        let mut wrk = lab.client_command(VIP, "wrk")?;
+        let mut wrk = lab.wrk(VIP)?;
         wrk.args(["-t1", "-c64", "--timeout", "5s", "-d", &format!("{seconds}s")]);
         wrk.arg(format!("https://{SITE}/wrk"));
         wrk.stdin(Stdio::null())

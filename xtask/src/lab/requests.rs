@@ -102,27 +102,54 @@ impl Lab {
         Ok(curl)
     }
 
+    /// `wrk` on the client, for which the site's name leads to this address; arguments follow. The name is what `wrk` asks
+    /// for in TLS (SNI), so the URL must have it. It is told the address by a script and not by a hosts file, which would
+    /// need a mount namespace, which not every container or chroot can have.
+    pub fn wrk(&self, address: Ipv4Addr) -> anyhow::Result<Command> {
+        let script = self.file(&format!("wrk-{address}.lua"));
+        let text = format!(
+            "function wrk.resolve(host, service)\n  wrk.addrs = wrk.lookup(\"{address}\", service)\nend\n"
+        );
+        fs::write(&script, text).context("cannot write a script for wrk")?;
+        let mut command = self.command(Node::Client, "wrk")?;
+        command.arg("--script").arg(script);
+        Ok(command)
+    }
+
     /// A command on the client, for which the site's name leads to this address, by an /etc/hosts that only it sees, and
-    /// which trusts the lab's authority if it heeds `CURL_CA_BUNDLE` or `SSL_CERT_FILE`; arguments follow.
+    /// which trusts the lab's authority if it heeds `CURL_CA_BUNDLE` or `SSL_CERT_FILE`; arguments follow. In a chroot,
+    /// where mounts cannot be kept private, the name leads nowhere.
     pub fn client_command(&self, address: Ipv4Addr, program: &str) -> anyhow::Result<Command> {
-        let hosts = self.file(&format!("hosts-{address}"));
-        fs::write(&hosts, format!("127.0.0.1 localhost\n{address} {SITE}\n"))
-            .context("cannot write a hosts file")?;
-        let mut command = self.command(Node::Client, "unshare")?;
-        command.args([
-            "--mount",
-            "sh",
-            "-c",
-            "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
-        ]);
         let authority = self.file("ca.pem");
+        let mut command = if root_is_a_mount()? {
+            let hosts = self.file(&format!("hosts-{address}"));
+            fs::write(&hosts, format!("127.0.0.1 localhost\n{address} {SITE}\n"))
+                .context("cannot write a hosts file")?;
+            let mut command = self.command(Node::Client, "unshare")?;
+            command.args([
+                "--mount",
+                "sh",
+                "-c",
+                "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
+            ]);
+            command.arg(&hosts).arg(program);
+            command
+        } else {
+            self.command(Node::Client, program)?
+        };
         command
-            .arg(&hosts)
-            .arg(program)
             .env("CURL_CA_BUNDLE", &authority)
             .env("SSL_CERT_FILE", &authority);
         Ok(command)
     }
+}
+
+/// Whether `/` is the root of a mount. In a chroot into a mere directory it is not, and mount(2) cannot change how what is
+/// mounted below it propagates to others.
+fn root_is_a_mount() -> anyhow::Result<bool> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    // proc_pid_mountinfo(5): the fifth field is the mount point as seen from our root.
+    Ok(mounts.lines().any(|line| line.split(' ').nth(4) == Some("/")))
 }
 
 /// Reads bodies, each followed by a line with curl's report.
