@@ -104,11 +104,15 @@ impl Lab {
 
     /// `wrk` on the client, for which the site's name leads to this address; arguments follow. The name is what `wrk` asks
     /// for in TLS (SNI), so the URL must have it. It is told the address by a script and not by a hosts file, which would
-    /// need a mount namespace, which not every container or chroot can have.
+    /// need a mount namespace, which not every container or chroot can have; and the ports, which bare systems have no
+    /// /etc/services to look up in.
     pub fn wrk(&self, address: Ipv4Addr) -> anyhow::Result<Command> {
         let script = self.file(&format!("wrk-{address}.lua"));
         let text = format!(
-            "function wrk.resolve(host, service)\n  wrk.addrs = wrk.lookup(\"{address}\", service)\nend\n"
+            "local ports = {{ http = \"80\", https = \"443\" }}\n\
+             function wrk.resolve(host, service)\n  \
+               wrk.addrs = wrk.lookup(\"{address}\", ports[service] or service)\n\
+             end\n"
         );
         fs::write(&script, text).context("cannot write a script for wrk")?;
         let mut command = self.command(Node::Client, "wrk")?;
