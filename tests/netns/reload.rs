@@ -84,7 +84,7 @@ fn removed_backend_keeps_its_download() -> Result<()> {
         "manage_vip = \"uplink\"\ntimeouts = { closing = \"5s\" }",
     )?;
     site::reload(&lab)?;
-    let (mut on_web1, on_web2) = Download::one_from_each(&lab, 800_000, 200_000)?;
+    let (mut on_web1, on_web2) = Download::one_from_each(&lab, 2_400_000, 200_000)?;
     site::edit(&lab, &format!("[[service.backend]]\n{WEB1}"), "")?;
     let changes = site::reload(&lab)?;
     ensure!(
