@@ -84,6 +84,9 @@ impl Flags {
         self.0 & (Self::SYN | Self::ACK) == Self::SYN | Self::ACK
     }
 
+    /// Of a datagram, which has none.
+    pub const NONE: Self = Self(0);
+
     /// Whether the RST flag is set.
     #[inline(always)]
     pub fn resets(self) -> bool {
@@ -112,6 +115,23 @@ impl State {
         match sender {
             Sender::Client => self.after_client(flags),
             Sender::Backend => self.after_backend(flags),
+        }
+    }
+
+    /// The state after a client's segment, or datagram, where the backend's answers are not seen: what goes on in a later
+    /// tick (`later`) than the one before was not a flood's, and counts as established.
+    #[inline(always)]
+    pub fn after_alone(self, flags: Flags, later: bool) -> Self {
+        if flags.resets() {
+            return self.after_rst();
+        }
+        let finishes = flags.finishes();
+        match self {
+            Self::SynSeen | Self::SynAckSeen if flags.0 & Flags::SYN == 0 => Self::Unconfirmed,
+            Self::Unconfirmed if later => Self::Established,
+            Self::Established if finishes => Self::ClientFin,
+            Self::Reset if flags.0 & Flags::SYN == 0 => Self::Established,
+            state => state,
         }
     }
 

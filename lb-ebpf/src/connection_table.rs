@@ -1,40 +1,103 @@
 //! The connection table in the kernel: where a key lives, what time it is, and what a packet changes in its entry.
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use lb_common::abi::Backend;
+use lb_common::abi::{Backend, Mode, Pressure};
 use lb_common::connection_table::{self as table, Home, Value, Way};
+use lb_common::family::{Ipv4, Ipv6, Keys};
 use lb_common::return_hop::{self, Hop, HopSlot};
-use lb_common::tcp_state::{Flags, Sender};
+use lb_common::tcp_state::{Flags, Sender, State};
 use lb_common::tick::Tick;
 use lb_common::wire::ethernet::Ethernet;
+use lb_common::word::Word as _;
 
 use crate::maps::{
-    CONNECTION_BUCKETS, CONNECTIONS, LEARN_RETURN_HOPS, RETURN_HOP_TABLE, TABLE_SEED, TICK_SHIFT, element,
+    CONNECTION_BUCKETS, CONNECTIONS, LEARN_RETURN_HOPS, PRESSURE, RETURN_HOP_TABLE, TABLE_SEED, TICK_SHIFT,
+    WIDE_BUCKETS, WIDE_CONNECTIONS, element,
 };
 use crate::word::SharedWord;
 
-/// The two buckets of a key. Both addresses are known before either is read: neither cache miss has to wait for the other.
+/// For how many ticks the table counts as flooded after it was, and answers without an entry are rewritten: about half a
+/// minute.
+const RECENT_TICKS: u16 = 8;
+
+/// The connections of a family whose keys have `K` words.
+pub trait Table<const K: usize>: Keys<K> {
+    /// The two buckets of a key. Both addresses are known before either is read: neither cache miss has to wait for the
+    /// other.
+    fn home(key: &[u64; K]) -> Option<Home<'static, SharedWord, K>>;
+}
+
+impl Table<1> for Ipv4 {
+    #[inline(always)]
+    fn home(key: &[u64; 1]) -> Option<Home<'static, SharedWord, 1>> {
+        let [first, second] = table::home(&TABLE_SEED.load(), key, CONNECTION_BUCKETS.load());
+        let (first, second) = (element(&CONNECTIONS, first), element(&CONNECTIONS, second));
+        Some(Home::new(first?, second?))
+    }
+}
+
+impl Table<3> for Ipv4 {
+    #[inline(always)]
+    fn home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
+        wide_home(key)
+    }
+}
+
+impl Table<3> for Ipv6 {
+    #[inline(always)]
+    fn home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
+        wide_home(key)
+    }
+}
+
 #[inline(always)]
-pub fn home(key: &[u64; 1]) -> Option<Home<'static, SharedWord, 1>> {
-    let [first, second] = table::home(&TABLE_SEED.load(), key, CONNECTION_BUCKETS.load());
-    let (first, second) = (element(&CONNECTIONS, first), element(&CONNECTIONS, second));
+fn wide_home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
+    let [first, second] = table::home(&TABLE_SEED.load(), key, WIDE_BUCKETS.load());
+    let (first, second) = (
+        element(&WIDE_CONNECTIONS, first),
+        element(&WIDE_CONNECTIONS, second),
+    );
     Some(Home::new(first?, second?))
 }
 
 /// What time it is in the table.
 #[inline(always)]
 pub fn now() -> Tick {
+    Tick::from_jiffies(jiffies(), TICK_SHIFT.load())
+}
+
+/// The kernel's clock.
+#[inline(always)]
+pub fn jiffies() -> u64 {
     // SAFETY: the helper has no preconditions.
-    Tick::from_jiffies(unsafe { bpf_jiffies64() }, TICK_SHIFT.load())
+    unsafe { bpf_jiffies64() }
+}
+
+/// Whether something that is noted as one more than its tick, 0 for never, happened a short time ago.
+#[inline(always)]
+pub fn is_recent(noted: u64, now: Tick) -> bool {
+    noted != 0 && now.0.wrapping_sub((noted as u16).wrapping_sub(1)) <= RECENT_TICKS
+}
+
+/// Whether living half-open entries had to make room a short time ago.
+#[inline(always)]
+pub fn is_flooded(now: Tick) -> bool {
+    pressure().is_some_and(|pressure| is_recent(pressure.flooded.load(), now))
+}
+
+/// What is true of the whole table.
+#[inline(always)]
+pub fn pressure() -> Option<&'static Pressure<SharedWord>> {
+    element(&PRESSURE, 0)
 }
 
 /// Notes a segment in its connection's entry: usually there is nothing to change, once a tick the deadline. `hop`: where
 /// it came from if from the client; 0 if that cannot be remembered, so that answers do not go where the client was before.
 #[inline(always)]
-pub fn note(
-    home: &Home<'static, SharedWord, 1>,
-    key: &[u64; 1],
-    (way, value): (&'static Way<SharedWord, 1>, Value),
+pub fn note<const K: usize>(
+    home: &Home<'static, SharedWord, K>,
+    key: &[u64; K],
+    (way, value): (&'static Way<SharedWord, K>, Value),
     backend: &Backend,
     (sender, flags): (Sender, Flags),
     hop: Option<u16>,
@@ -43,7 +106,11 @@ pub fn note(
     let (mut way, mut value) = (way, value);
     // The other direction may change the entry on another CPU at the same moment; a FIN must not get lost over that.
     for _ in 0..3 {
-        let state = value.state().after(sender, flags);
+        let state = if answers_are_seen(backend) {
+            value.state().after(sender, flags)
+        } else {
+            after_alone(value, flags, backend, now)
+        };
         let hop = hop.unwrap_or(value.hop());
         let next = value.with(state, hop, now.after(backend.timeout(state.timeout_class())));
         if next == value || way.update(value, next) {
@@ -56,6 +123,19 @@ pub fn note(
     }
 }
 
+/// Whether the backend's answers come by here.
+#[inline(always)]
+fn answers_are_seen(backend: &Backend) -> bool {
+    backend.mode <= Mode::FullNat as u8
+}
+
+#[inline(always)]
+fn after_alone(value: Value, flags: Flags, backend: &Backend, now: Tick) -> State {
+    let state = value.state();
+    let this_tick = now.after(backend.timeout(state.timeout_class()));
+    state.after_alone(flags, value.deadline() != this_tick)
+}
+
 /// The number of the hop that a client's frame came from; `known` is what its connection remembers. 0: not to be known.
 #[inline(always)]
 pub fn return_hop(frame: &Ethernet, interface_index: u32, known: u16) -> u16 {
@@ -63,14 +143,20 @@ pub fn return_hop(frame: &Ethernet, interface_index: u32, known: u16) -> u16 {
         return 0;
     }
     let hop = Hop::new(*frame, interface_index);
-    if known != 0 && hop_slot(u32::from(known)).and_then(HopSlot::read) == Some(hop) {
+    if known != 0 && known_hop(known) == hop {
         return known;
     }
     return_hop::intern(&hop, hop_slot)
 }
 
+/// The hop with a number.
+#[inline(always)]
+pub fn known_hop(number: u16) -> Hop {
+    hop_slot(u32::from(number)).map_or(Hop::UNKNOWN, HopSlot::read)
+}
+
 /// A place in the table of hops.
 #[inline(always)]
-pub fn hop_slot(number: u32) -> Option<&'static HopSlot<SharedWord>> {
+fn hop_slot(number: u32) -> Option<&'static HopSlot<SharedWord>> {
     element(&RETURN_HOP_TABLE, number)
 }

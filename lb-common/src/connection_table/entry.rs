@@ -79,6 +79,18 @@ impl Value {
         (self.0 >> HOP_SHIFT & HOP_MASK) as u16
     }
 
+    /// The balancer's own port towards the backend, of a `full-nat` connection, in the machine's order.
+    #[inline(always)]
+    pub fn port(self) -> u16 {
+        (self.0 >> PORT_SHIFT) as u16
+    }
+
+    /// The same with the balancer's own port.
+    #[inline(always)]
+    pub fn with_port(self, port: u16) -> Self {
+        Self(self.0 & !(0xffff << PORT_SHIFT) | u64::from(port) << PORT_SHIFT)
+    }
+
     /// When the entry is forgotten if no more packets come.
     #[inline(always)]
     pub fn deadline(self) -> Tick {
@@ -115,6 +127,47 @@ pub fn ipv4_key_parts(key: [u64; 1]) -> ([u8; 4], u16, u16) {
     )
 }
 
+/// The key of any other connection: client address (IPv4 as in RFC 4291 section 2.5.5.2), client port, service number, and
+/// for services of several ports the VIP's port, else 0; addresses and ports as in the packet.
+///
+/// Each word depends on the one before, so that a reader who gets some words of one key and some of another, while a way
+/// is being written, has a key that is nobody's even if both connections have the same backend, and so the same seal.
+#[inline(always)]
+pub fn wide_key(client: [u64; 2], client_port: u16, service: u16, vip_port: u16) -> [u64; 3] {
+    let [low, high] = client;
+    chain([
+        low,
+        high,
+        u64::from(client_port) | u64::from(service) << 16 | u64::from(vip_port) << 32,
+    ])
+}
+
+/// What [`wide_key`] packed: address, client port (in the machine's order), service number, VIP's port (likewise).
+pub fn wide_key_parts(key: [u64; 3]) -> ([u8; 16], u16, u16, u16) {
+    let [a, b, c] = key;
+    let b = b ^ spread(a);
+    let c = c ^ spread(b);
+    let mut address = [0; 16];
+    address[..8].copy_from_slice(&a.to_ne_bytes());
+    address[8..].copy_from_slice(&b.to_ne_bytes());
+    (
+        address,
+        u16::from_be(c as u16),
+        (c >> 16) as u16,
+        u16::from_be((c >> 32) as u16),
+    )
+}
+
+#[inline(always)]
+fn chain([a, b, c]: [u64; 3]) -> [u64; 3] {
+    [a, b ^ spread(a), c ^ spread(b)]
+}
+
+#[inline(always)]
+fn spread(word: u64) -> u64 {
+    word.wrapping_mul(0xa076_1d64_78bd_642f)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -143,6 +196,29 @@ mod tests {
         fn keys_round_trip(address: [u8; 4], port: u16, service: u16) {
             let key = ipv4_key(u32::from_ne_bytes(address), port.to_be(), service);
             prop_assert_eq!(ipv4_key_parts(key), (address, port, service));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn wide_keys_round_trip_and_mixtures_are_nobodys(
+            one: ([u8; 16], u16, u16, u16),
+            other: ([u8; 16], u16, u16, u16),
+        ) {
+            let key = |(address, port, service, vip_port): ([u8; 16], u16, u16, u16)| {
+                wide_key(crate::abi::address(&address), port.to_be(), service, vip_port.to_be())
+            };
+            prop_assert_eq!(wide_key_parts(key(one)), one);
+            // The same client's two connections, as far as they differ.
+            let other = (one.0, other.1, other.2, other.3);
+            let stranger = (other.0.map(|byte| !byte), other.1, other.2, other.3);
+            let [a, b, _] = key(stranger);
+            let [_, _, c] = key(one);
+            if stranger != one {
+                let mixed = wide_key_parts([a, b, c]);
+                prop_assert_ne!((mixed.1, mixed.2, mixed.3), (one.1, one.2, one.3));
+            }
+            prop_assert_eq!(wide_key_parts(key(other)), other);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What one copy of the maps must contain for a set of services: a pure function.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{
     self, BACKEND_IDS, ENDPOINT_BUCKETS, MAX_SIBLINGS, Membership, SERVICE_BUCKETS, SERVICE_NUMBERS,
@@ -11,6 +11,9 @@ use lb_common::checksum::Delta;
 use lb_common::lookup_table::{BuildError, LookupTable, ipv4_endpoint};
 use lb_common::wire::ipv4::PROTOCOL_TCP;
 
+use lb_common::abi::Choice;
+
+use crate::config::{Ports, Protocol};
 use crate::neighbours::NextHop;
 
 /// A service with its number, its backends and its slots.
@@ -18,12 +21,26 @@ use crate::neighbours::NextHop;
 pub struct ServiceEntry {
     /// 1 to 2,047, unique.
     pub number: u16,
-    /// What clients connect to.
-    pub vip: SocketAddrV4,
+    /// The address that clients connect to.
+    pub vip: IpAddr,
+    /// The ports that clients connect to.
+    pub ports: Ports,
+    /// The transport protocol.
+    pub protocol: Protocol,
     /// Whether it only keeps existing connections.
     pub leaving: bool,
-    /// Backend ids in the order in which connections are dealt out; empty: nobody can take any.
+    /// Whether no connection is remembered.
+    pub stateless: bool,
+    /// Whether packets are dropped silently while there are no slots (else they are refused).
+    pub silent: bool,
+    /// Whether echo requests to the VIP are answered; one service of a VIP that says so is enough.
+    pub answer_ping: bool,
+    /// How a new connection's slot is chosen.
+    pub choice: Choice,
+    /// Backend ids, in the order in which connections are dealt out if there is one; empty: nobody can take any.
     pub slots: Vec<u16>,
+    /// The slots before the last change, of a service that chooses by hashing; empty: none.
+    pub previous_slots: Vec<u16>,
     /// All its backends, those without a slot included.
     pub backends: Vec<BackendEntry>,
 }
@@ -33,16 +50,52 @@ pub struct ServiceEntry {
 pub struct BackendEntry {
     /// 1 to 8,191, unique among all services.
     pub id: u16,
-    /// Where it listens.
-    pub endpoint: SocketAddrV4,
-    /// How its packets get there; `None`: the kernel finds out.
+    /// Where it listens; port 0: that of the packet.
+    pub endpoint: SocketAddr,
+    /// How its packets get there.
+    pub forwarding: Forwarding,
+    /// How packets to its address leave; `None`: the kernel finds out.
     pub next_hop: Option<NextHop>,
     /// Whether a SYN from a port that has a connection to it stays with it.
     pub up: bool,
     /// Whether its clients' next packets are answered with a RST.
     pub reset: bool,
-    /// Idle timeouts in ticks: half-open, established, closing.
+    /// What its number of connections is divided by when the least loaded is chosen, 1 to 256.
+    pub weight: u16,
+    /// Idle timeouts in ticks: half-open, established (UDP: once answered), closing.
     pub timeouts: [u16; 3],
+}
+
+/// How packets get to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Destination rewritten.
+    Nat,
+    /// Source rewritten as well.
+    FullNat {
+        /// The balancer's own address, of the backend's family.
+        source: IpAddr,
+        /// The balancer's own ports towards this backend.
+        lease: PortLease,
+    },
+    /// MAC addresses rewritten.
+    Dsr,
+    /// Put into another packet.
+    Ipip {
+        /// The balancer's own address, of the backend's family.
+        source: IpAddr,
+    },
+}
+
+/// Own ports, and the elements of `PORTS` that stand for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortLease {
+    /// The first port.
+    pub first_port: u16,
+    /// How many, at least one.
+    pub ports: u16,
+    /// The element of `PORTS` that stands for the first one; leases do not overlap.
+    pub first_element: u32,
 }
 
 /// The contents of one copy of the maps.

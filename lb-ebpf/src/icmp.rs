@@ -1,0 +1,480 @@
+//! ICMP: errors about balanced connections go to whom they concern, with the headers that they quote changed as if no
+//! balancer had been in between (RFC 5508 section 4); echo requests to a VIP are answered.
+//!
+//! An error quotes the beginning of the packet that it is about. What went to a client has a VIP as its source there; what
+//! went to a backend has the backend's endpoint as its destination.
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer};
+use lb_common::checksum::Delta;
+use lb_common::connection_table::Value;
+use lb_common::family::{Family, Ipv4, Ipv6, Keys};
+use lb_common::outcome::Outcome;
+use lb_common::wire::ethernet::{self, Ethernet};
+use lb_common::wire::network::{Fragment, Network, TCP, UDP};
+use lb_common::wire::transport::{TCP_CHECKSUM, UDP_CHECKSUM};
+use lb_common::wire::{Frame as _, ipv4};
+
+use crate::backend_choice::{Slots, hash_client};
+use crate::connection_table::{Table, known_hop};
+use crate::encapsulate::{encapsulate, overhead};
+use crate::forward::{Route, Verdict, route};
+use crate::own_ports;
+use crate::packet::Packet;
+use crate::pipeline::{Towards, leave, words};
+use crate::rewrite::{self, Rewrite};
+use crate::service_lookup::Tables;
+
+/// Bytes of an ICMP header (RFC 792, RFC 4443 section 2.1).
+const HEADER: usize = 8;
+const CHECKSUM: usize = 2;
+
+/// A family's ICMP, as far as it matters to whoever passes it on.
+pub trait Icmp: Rewrite {
+    const ECHO_REQUEST: u8;
+    const ECHO_REPLY: u8;
+
+    /// Whether a message of this type quotes the packet that it is about.
+    fn is_error(kind: u8) -> bool;
+
+    /// What a change of the packet's own addresses adds to a change of the ICMP checksum.
+    fn pseudo_header(delta: Delta) -> Delta;
+
+    /// Changes the checksum of a quoted header of the family by a delta, and gives what that changes in the sum of whatever
+    /// quotes it.
+    fn change_quoted_checksum(packet: &Packet, at: usize, delta: Delta) -> Result<Delta, Outcome>;
+
+    /// Where the addresses lie in a header.
+    const SOURCE: usize;
+    const DESTINATION: usize;
+
+    /// Writes an address of a quoted header.
+    fn put_address(packet: &Packet, at: usize, address: Self::Address) -> Result<(), Outcome>;
+}
+
+impl Icmp for Ipv4 {
+    const ECHO_REQUEST: u8 = 8;
+    const ECHO_REPLY: u8 = 0;
+    const SOURCE: usize = 12;
+    const DESTINATION: usize = 16;
+
+    /// Destination unreachable (with it "fragmentation needed"), time exceeded, parameter problem.
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn pseudo_header(_: Delta) -> Delta {
+        Delta::ZERO
+    }
+
+    #[inline(always)]
+    fn change_quoted_checksum(packet: &Packet, at: usize, delta: Delta) -> Result<Delta, Outcome> {
+        let mut header = packet.window_mut::<{ ipv4::LENGTH }>(at).ok_or(Outcome::Impossible)?;
+        let old = header.field::<u16, 10>();
+        let new = delta.apply(old);
+        header.set::<u16, 10>(new);
+        Ok(Delta::of_word(old, new))
+    }
+
+    #[inline(always)]
+    fn put_address(packet: &Packet, at: usize, address: u32) -> Result<(), Outcome> {
+        packet
+            .window_mut::<4>(at)
+            .ok_or(Outcome::Impossible)?
+            .set::<u32, 0>(address);
+        Ok(())
+    }
+}
+
+impl Icmp for Ipv6 {
+    const ECHO_REQUEST: u8 = 128;
+    const ECHO_REPLY: u8 = 129;
+    const SOURCE: usize = 8;
+    const DESTINATION: usize = 24;
+
+    /// Destination unreachable, packet too big, time exceeded, parameter problem.
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn pseudo_header(delta: Delta) -> Delta {
+        delta
+    }
+
+    #[inline(always)]
+    fn change_quoted_checksum(_: &Packet, _: usize, _: Delta) -> Result<Delta, Outcome> {
+        Ok(Delta::ZERO)
+    }
+
+    #[inline(always)]
+    fn put_address(packet: &Packet, at: usize, address: [u64; 2]) -> Result<(), Outcome> {
+        packet
+            .window_mut::<16>(at)
+            .ok_or(Outcome::Impossible)?
+            .set::<[u64; 2], 0>(address);
+        Ok(())
+    }
+}
+
+/// Decides about an ICMP message and changes it accordingly.
+#[inline(always)]
+pub fn run<F: Icmp + Table<3>>(context: &XdpContext) -> Verdict {
+    judge::<F>(context).unwrap_or_else(Verdict::from)
+}
+
+/// A message and what it quotes.
+struct Message<F: Family> {
+    network: Network<F::Address>,
+    /// The header of the packet that an error is about.
+    quoted: Network<F::Address>,
+    /// Where that begins in the frame.
+    quote: usize,
+    source_port: u16,
+    destination_port: u16,
+}
+
+#[inline(always)]
+fn judge<F: Icmp + Table<3>>(context: &XdpContext) -> Result<Verdict, Outcome> {
+    let packet = Packet::of(context);
+    let (ethernet, _) = ethernet::parse(&packet)?;
+    let network = F::parse(&packet)?;
+    if network.protocol != F::ICMP || !matches!(network.fragment, Fragment::Whole) {
+        return Err(Outcome::IcmpNotOurs);
+    }
+    let tables = Tables::active()?;
+    let header = packet
+        .window::<HEADER>(network.transport_offset)
+        .ok_or(Outcome::MalformedTransport)?;
+    let kind = header.field::<u8, 0>();
+    if kind == F::ECHO_REQUEST {
+        return answer_echo::<F>(&packet, &tables, ethernet, &network);
+    }
+    if !F::is_error(kind) {
+        return Err(Outcome::IcmpNotOurs);
+    }
+    let quote = network.transport_offset + HEADER;
+    let quoted = F::parse_quoted(&packet, quote).ok_or(Outcome::IcmpNotOurs)?;
+    let known = quoted.protocol == TCP || quoted.protocol == UDP;
+    if !known || matches!(quoted.fragment, Fragment::Later) {
+        return Err(Outcome::IcmpNotOurs);
+    }
+    // RFC 792: at least the first 64 bits of the datagram's data.
+    let ports = packet
+        .window::<8>(quoted.transport_offset)
+        .ok_or(Outcome::IcmpNotOurs)?;
+    let message = Message::<F> {
+        network,
+        quoted,
+        quote,
+        source_port: ports.field::<u16, 0>(),
+        destination_port: ports.field::<u16, 2>(),
+    };
+    concern::<F>(context, &tables, &message)
+}
+
+/// Finds out whom an error concerns.
+#[inline(always)]
+fn concern<F: Icmp + Table<3>>(
+    context: &XdpContext,
+    tables: &Tables,
+    message: &Message<F>,
+) -> Result<Verdict, Outcome> {
+    let quoted = &message.quoted;
+    if let Some(listener) = tables.listener::<F>(quoted.source, message.source_port, quoted.protocol) {
+        let towards = backend_of(tables, message, listener).ok_or(Outcome::IcmpNotOurs)?;
+        return to_backend(context, tables, message, towards);
+    }
+    let first = tables.membership::<F>(quoted.destination, message.destination_port, quoted.protocol);
+    let mut membership = first;
+    for _ in 0..MAX_SIBLINGS {
+        let Some(candidate) = membership else { break };
+        let candidate = Membership::unpack(candidate.get());
+        if let Some((client, port, value)) = client_of(tables, message, candidate) {
+            return to_client(context, tables, message, candidate, client, port, value);
+        }
+        membership = tables.next_membership(candidate);
+    }
+    Err(Outcome::IcmpNotOurs)
+}
+
+/// The entry of a connection, in whichever table it is.
+#[inline(always)]
+fn entry<F: Icmp + Table<3>>(wide: bool, client: F::Address, port: u16, service: u16, vip_port: u16) -> Option<Value> {
+    let ipv4 = Ipv4::narrowed(F::widened(client));
+    if F::VERSION == 4 && !wide {
+        return find::<Ipv4, 1>(ipv4, port, service, vip_port);
+    }
+    find::<F, 3>(client, port, service, vip_port)
+}
+
+#[inline(always)]
+fn find<F: Table<K> + Keys<K>, const K: usize>(
+    client: F::Address,
+    port: u16,
+    service: u16,
+    vip_port: u16,
+) -> Option<Value> {
+    let key = F::key(client, port, service, vip_port);
+    let (_, value) = F::home(&key)?.find(&key)?;
+    Some(value)
+}
+
+/// The backend that had sent what an error is about to a client.
+#[inline(always)]
+fn backend_of<F: Icmp + Table<3>>(tables: &Tables, message: &Message<F>, listener: Listener) -> Option<Towards> {
+    let (client, port) = (message.quoted.destination, message.destination_port);
+    if listener.is(Listener::STATELESS) {
+        let service = tables.service(listener.number()).ok()?;
+        let by_source = service.choice == lb_common::abi::Choice::Source as u32;
+        let hash = hash_client::<F>(client, if by_source { 0 } else { port });
+        let id = Slots::of(service)?.by_hash(tables, hash).ok()?;
+        return Some(Towards { id, port: 0 });
+    }
+    let wide = listener.is(Listener::WIDE);
+    let vip_port = if wide { message.source_port } else { 0 };
+    entry::<F>(wide, client, port, listener.number(), vip_port).map(Towards::of)
+}
+
+/// The client that had sent what an error is about to a backend, by way of one of the backend's services.
+#[inline(always)]
+fn client_of<F: Icmp + Table<3>>(
+    tables: &Tables,
+    message: &Message<F>,
+    candidate: Membership,
+) -> Option<(F::Address, u16, Value)> {
+    let wide = candidate.is(Membership::WIDE);
+    let (client, port, vip_port) = if candidate.is(Membership::FULL_NAT) {
+        let outer: &Outer = tables.outer(candidate.backend).ok()?;
+        let owner = own_ports::owner_of::<F>(outer, message.quoted.source, message.source_port)?;
+        (owner.address, owner.port, owner.vip_port)
+    } else {
+        let vip_port = if wide { message.destination_port } else { 0 };
+        (message.quoted.source, message.source_port, vip_port)
+    };
+    let value = entry::<F>(wide, client, port, candidate.service, vip_port)?;
+    let own_port = candidate.is(Membership::FULL_NAT) && value.port() != u16::from_be(message.source_port);
+    if value.backend() != candidate.backend || own_port {
+        return None;
+    }
+    Some((client, port, value))
+}
+
+/// An end of the quoted packet as it is to be.
+struct End<A> {
+    address: A,
+    /// As in the packet; 0: unchanged.
+    port: u16,
+}
+
+#[inline(always)]
+fn to_backend<F: Icmp>(
+    context: &XdpContext,
+    tables: &Tables,
+    message: &Message<F>,
+    towards: Towards,
+) -> Result<Verdict, Outcome> {
+    if message.network.time_to_live <= 1 {
+        return Err(Outcome::TimeToLiveOver);
+    }
+    let backend = tables.backend(towards.id).ok_or(Outcome::Impossible)?;
+    if !F::is(message.quoted.source, &backend.vip) {
+        return Err(Outcome::IcmpNotOurs);
+    }
+    if backend.interface_index == 0 && backend.mode != Mode::Nat as u8 {
+        return Err(Outcome::NeighbourUnknown);
+    }
+    let verdict = Verdict {
+        outcome: Outcome::IcmpToBackend,
+        interface_index: backend.interface_index,
+    };
+    let ethernet = words(&backend.ethernet);
+    if backend.mode == Mode::Ipip as u8 {
+        let length = message.network.length;
+        // An error is never answered with an error (RFC 1122 section 3.2.2).
+        if (length + overhead(backend)) as u32 > tables.smallest_mtu() && tables.smallest_mtu() != 0 {
+            return Err(Outcome::TooBigUnanswered);
+        }
+        encapsulate::<F>(context, length, backend, tables.outer(towards.id)?, ethernet)?;
+        return Ok(verdict);
+    }
+    let packet = Packet::of(context);
+    if backend.mode != Mode::Dsr as u8 {
+        let address = F::of_record(&backend.address);
+        let server = End {
+            address,
+            port: u16::from_ne_bytes(backend.port),
+        };
+        let (source, client) = if backend.mode == Mode::FullNat as u8 {
+            let own = F::of_record(&tables.outer(towards.id)?.source);
+            let end = End {
+                address: own,
+                port: towards.port.to_be(),
+            };
+            (Some(own), Some(end))
+        } else {
+            (None, None)
+        };
+        change(&packet, message, (source, Some(address)), (Some(server), client))?;
+    }
+    if backend.interface_index == 0 {
+        return Err(Outcome::ToBackendByKernel);
+    }
+    rewrite::ethernet(&packet, ethernet)?;
+    Ok(verdict)
+}
+
+#[inline(always)]
+fn to_client<F: Icmp>(
+    context: &XdpContext,
+    tables: &Tables,
+    message: &Message<F>,
+    candidate: Membership,
+    client: F::Address,
+    port: u16,
+    value: Value,
+) -> Result<Verdict, Outcome> {
+    if message.network.time_to_live <= 1 {
+        return Err(Outcome::TimeToLiveOver);
+    }
+    let backend: &Backend = tables.backend(candidate.backend).ok_or(Outcome::Impossible)?;
+    let address = F::of_record(&backend.address);
+    if address != message.quoted.destination {
+        return Err(Outcome::IcmpNotOurs);
+    }
+    let vip = F::of_record(&backend.vip);
+    let known = known_hop(value.hop());
+    let route = if known.is_known() {
+        Route::known(known.answer().to_words(), known.interface_index())
+    } else {
+        route::<F>(context, vip, client, message.network.length)
+    };
+    // What the backend itself says comes from the service; what a router says, from the router.
+    let source = (message.network.source == address).then_some(vip);
+    let hidden = candidate.is(Membership::FULL_NAT);
+    let packet = Packet::of(context);
+    let server = End {
+        address: vip,
+        port: u16::from_ne_bytes(backend.vip_port),
+    };
+    let sender = hidden.then_some(End { address: client, port });
+    change(
+        &packet,
+        message,
+        (source, hidden.then_some(client)),
+        (sender, Some(server)),
+    )?;
+    leave(&packet, route, Outcome::IcmpToClient, Outcome::ToClientByKernel)
+}
+
+/// Changes source and destination of the message, and those of what it quotes.
+#[inline(always)]
+fn change<F: Icmp>(
+    packet: &Packet,
+    message: &Message<F>,
+    (source, destination): (Option<F::Address>, Option<F::Address>),
+    (quoted_source, quoted_destination): (Option<End<F::Address>>, Option<End<F::Address>>),
+) -> Result<(), Outcome> {
+    let network = &message.network;
+    let mut outer = Delta::ZERO;
+    if let Some(new) = source {
+        outer = outer.and(F::delta(network.source, new));
+    }
+    if let Some(new) = destination {
+        outer = outer.and(F::delta(network.destination, new));
+    }
+    F::route(packet, source, destination, outer)?;
+
+    let quoted = &message.quoted;
+    let (mut addresses, mut ports) = (Delta::ZERO, Delta::ZERO);
+    if let Some(end) = quoted_source {
+        addresses = addresses.and(F::delta(quoted.source, end.address));
+        F::put_address(packet, message.quote + F::SOURCE, end.address)?;
+        if end.port != 0 {
+            ports = ports.and(Delta::of_word(message.source_port, end.port));
+            put_word(packet, quoted.transport_offset, end.port)?;
+        }
+    }
+    if let Some(end) = quoted_destination {
+        addresses = addresses.and(F::delta(quoted.destination, end.address));
+        F::put_address(packet, message.quote + F::DESTINATION, end.address)?;
+        if end.port != 0 {
+            ports = ports.and(Delta::of_word(message.destination_port, end.port));
+            put_word(packet, quoted.transport_offset + 2, end.port)?;
+        }
+    }
+    let header = F::change_quoted_checksum(packet, message.quote, addresses)?;
+    let transport = change_quoted_transport(packet, quoted.transport_offset, quoted.protocol, addresses.and(ports));
+    let delta = F::pseudo_header(outer)
+        .and(addresses)
+        .and(ports)
+        .and(header)
+        .and(transport);
+    let at = network.transport_offset + CHECKSUM;
+    let mut window = packet.window_mut::<2>(at).ok_or(Outcome::Impossible)?;
+    let checksum = window.field::<u16, 0>();
+    window.set::<u16, 0>(delta.apply(checksum));
+    Ok(())
+}
+
+#[inline(always)]
+fn put_word(packet: &Packet, at: usize, word: u16) -> Result<(), Outcome> {
+    packet
+        .window_mut::<2>(at)
+        .ok_or(Outcome::Impossible)?
+        .set::<u16, 0>(word);
+    Ok(())
+}
+
+/// The checksum of the quoted TCP or UDP header, if the quote is long enough to have it.
+#[inline(always)]
+fn change_quoted_transport(packet: &Packet, at: usize, protocol: u8, delta: Delta) -> Delta {
+    let at = at + if protocol == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
+    let Some(mut window) = packet.window_mut::<2>(at) else {
+        return Delta::ZERO;
+    };
+    let old = window.field::<u16, 0>();
+    if protocol == UDP && old == 0 {
+        return Delta::ZERO;
+    }
+    let new = match delta.apply(old) {
+        0 if protocol == UDP => 0xffff,
+        new => new,
+    };
+    window.set::<u16, 0>(new);
+    Delta::of_word(old, new)
+}
+
+/// Turns an echo request to a VIP into its reply.
+#[inline(always)]
+fn answer_echo<F: Icmp>(
+    packet: &Packet,
+    tables: &Tables,
+    ethernet: Ethernet,
+    network: &Network<F::Address>,
+) -> Result<Verdict, Outcome> {
+    let vip = tables.vip::<F>(network.destination).ok_or(Outcome::IcmpNotOurs)?;
+    if !vip.is(Listener::ANSWERS_ECHO) {
+        return Err(Outcome::IcmpNotOurs);
+    }
+    // Swapped addresses have the same sum, so that only the time to live changes the header's checksum.
+    F::route(packet, Some(network.destination), Some(network.source), Delta::ZERO)?;
+    let mut header = packet
+        .window_mut::<HEADER>(network.transport_offset)
+        .ok_or(Outcome::Impossible)?;
+    let old = header.field::<u16, 0>();
+    let [_, code] = old.to_ne_bytes();
+    let new = u16::from_ne_bytes([F::ECHO_REPLY, code]);
+    header.set::<u16, 0>(new);
+    let checksum = header.field::<u16, CHECKSUM>();
+    header.set::<u16, CHECKSUM>(Delta::of_word(old, new).apply(checksum));
+    let back = Ethernet {
+        destination: ethernet.source,
+        source: ethernet.destination,
+    };
+    rewrite::ethernet(packet, back.to_words())?;
+    Ok(Verdict::from(Outcome::EchoAnswered))
+}

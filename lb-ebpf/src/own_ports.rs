@@ -1,0 +1,127 @@
+//! `full-nat`: the balancer's own ports towards a backend, and whose they are.
+//!
+//! An element of `PORTS` holds only while the entry of the connection that it names says the same; so nothing need be given
+//! back, and nothing is lost when an entry is evicted, or times out, or this program is replaced.
+
+use core::num::NonZeroU64;
+
+use lb_common::abi::{Outer, PortEntry};
+use lb_common::family::Family;
+use lb_common::outcome::Outcome;
+use lb_common::tick::Tick;
+use lb_common::word::Word as _;
+
+use crate::connection_table::Table;
+use crate::maps::{BACKEND_STATES, PORTS, element};
+use crate::parse::Segment;
+use crate::pipeline::Path;
+use crate::service_lookup::Tables;
+use crate::word::SharedWord;
+
+/// How many ports in a row may be taken before they count as exhausted. They are tried in the order in which they were
+/// given, so that the first is the one that has rested longest.
+const TRIES: u32 = 32;
+/// For so many ticks after a port was given it is taken, whatever the table says: the entry may be still on its way, and
+/// the backend may remember a connection that is over (RFC 9293 section 3.4.3).
+const REST: u16 = 2;
+const GIVEN: u64 = 1 << 16;
+
+/// Who has a port: the client as the packet has it, and the VIP's port of a service of several.
+pub struct Owner<A> {
+    pub address: A,
+    pub port: u16,
+    pub service: u16,
+    pub vip_port: u16,
+}
+
+impl<A> Owner<A> {
+    #[inline(always)]
+    fn pack(&self) -> u64 {
+        u64::from(self.port) | u64::from(self.service) << 16 | u64::from(self.vip_port) << 32
+    }
+}
+
+/// Gives a connection a port towards a backend, in the machine's order.
+#[inline(always)]
+pub fn allocate<F: Path<K>, const K: usize>(
+    tables: &Tables,
+    id: u16,
+    owner: &Owner<F::Address>,
+    now: Tick,
+) -> Result<u16, Outcome> {
+    let outer = tables.outer(id)?;
+    let state = element(&BACKEND_STATES, u32::from(id)).ok_or(Outcome::Impossible)?;
+    let count = NonZeroU64::new(u64::from(outer.ports)).ok_or(Outcome::PortsExhausted)?;
+    for _ in 0..TRIES {
+        let offset = (state.port_cursor.fetch_increment() % count) as u32;
+        let port = outer.first_port.wrapping_add(offset as u16);
+        let which = u64::from(outer.first_element + offset) << 32 | u64::from(id) << 16 | u64::from(port);
+        let [low, high] = F::widened(owner.address);
+        if F::take_port(which, low, high, owner.pack(), now.0) != 0 {
+            return Ok(port);
+        }
+    }
+    Err(Outcome::PortsExhausted)
+}
+
+/// Takes the port that an element stands for, if nobody has it (1). `which`: the element, the backend's id, the port; then
+/// the owner's address and the rest of what an element says of it.
+#[inline(always)]
+pub fn take<F: Table<K>, const K: usize>(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+    let (id, port) = ((which >> 16) as u16, which as u16);
+    let Some(entry) = element(&PORTS, (which >> 32) as u32) else {
+        return 0;
+    };
+    let taken = entry.taken.load();
+    if taken != 0 {
+        let age = now.wrapping_sub(taken as u16);
+        if age <= REST || is_in_use::<F, K>(entry, id, port) {
+            return 0;
+        }
+    }
+    if !entry.taken.compare_exchange(taken, GIVEN | u64::from(now)) {
+        return 0;
+    }
+    entry.address[0].store(low);
+    entry.address[1].store(high);
+    entry.connection.publish(owner);
+    1
+}
+
+/// Whether the connection that an element names has an entry that says so too.
+#[inline(always)]
+fn is_in_use<F: Table<K>, const K: usize>(entry: &PortEntry<SharedWord>, id: u16, port: u16) -> bool {
+    let owner = read::<F>(entry);
+    let key = F::key(owner.address, owner.port, owner.service, owner.vip_port);
+    let found = F::home(&key).and_then(|home| home.find(&key));
+    found.is_some_and(|(_, value)| value.backend() == id && value.port() == port)
+}
+
+/// Who has the port that a backend's packet is for, if it is one of the balancer's towards that backend.
+#[inline(always)]
+pub fn owner<F: Family>(outer: &Outer, segment: &Segment<F>) -> Option<Owner<F::Address>> {
+    owner_of::<F>(outer, segment.network.destination, segment.transport.destination_port)
+}
+
+/// The same for an address and a port as in a packet.
+#[inline(always)]
+pub fn owner_of<F: Family>(outer: &Outer, address: F::Address, port: u16) -> Option<Owner<F::Address>> {
+    let offset = u16::from_be(port).wrapping_sub(outer.first_port);
+    if offset >= outer.ports || address != F::of_record(&outer.source) {
+        return None;
+    }
+    let entry = element(&PORTS, outer.first_element + u32::from(offset))?;
+    Some(read::<F>(entry))
+}
+
+#[inline(always)]
+fn read<F: Family>(entry: &PortEntry<SharedWord>) -> Owner<F::Address> {
+    let (low, high) = (entry.address[0].load(), entry.address[1].load());
+    let connection = entry.connection.load();
+    Owner {
+        address: F::narrowed([low, high]),
+        port: connection as u16,
+        service: (connection >> 16) as u16,
+        vip_port: (connection >> 32) as u16,
+    }
+}
