@@ -95,10 +95,7 @@ const NOT_FOLLOWED: u64 = 1;
 
 impl Extensions {
     fn new(offset: usize, protocol: u8, fragment: Fragment, identification: u32) -> u64 {
-        offset as u64
-            | u64::from(protocol) << 16
-            | (fragment as u64) << 24
-            | u64::from(identification) << 32
+        offset as u64 | u64::from(protocol) << 16 | (fragment as u64) << 24 | u64::from(identification) << 32
     }
 
     #[inline(always)]
@@ -181,7 +178,11 @@ pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64
                 if is_extension(protocol) {
                     return NOT_FOLLOWED;
                 }
-                let fragment = if place >> 3 != 0 { Fragment::Later } else { Fragment::First };
+                let fragment = if place >> 3 != 0 {
+                    Fragment::Later
+                } else {
+                    Fragment::First
+                };
                 return Extensions::new(at, protocol, fragment, identification);
             }
         }
