@@ -4,3 +4,4 @@ pub mod expected_skips;
 pub mod harness;
 pub mod needs;
 pub mod programs;
+pub mod random_frames;

@@ -3,11 +3,12 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::Frame;
 use super::ethernet::{self, Carries, Ethernet};
 use super::icmp::{self, Messages, Quoted};
 use super::network::Network;
-use super::segment::{self, Kind, Segment};
-use super::Frame;
+use super::segment::{self, Kind};
+use super::transport::Transport;
 use crate::family::{Ipv4, Ipv6};
 use crate::outcome::Outcome;
 
@@ -17,7 +18,7 @@ pub enum Classification {
     /// Nothing that anything is looked up for: the frame passes with this outcome.
     Passes(Outcome),
     /// A TCP segment or a UDP datagram, or the first fragment of one.
-    Segment(Segment<IpAddr>),
+    Segment(Ethernet, Network<IpAddr>, Transport),
     /// A later fragment of one.
     LaterFragment(Ethernet, Network<IpAddr>),
     /// An echo request.
@@ -43,12 +44,8 @@ where
     let network = F::parse(frame)?;
     Ok(match segment::kind::<F>(&network)? {
         Kind::Segment => {
-            let segment = segment::with_transport(frame, ethernet, network)?;
-            Classification::Segment(Segment {
-                ethernet,
-                network: shown(network),
-                transport: segment.transport,
-            })
+            let segment = segment::with_transport::<F, P>(frame, ethernet, network)?;
+            Classification::Segment(ethernet, shown(network), segment.transport)
         }
         Kind::LaterFragment => Classification::LaterFragment(ethernet, shown(network)),
         Kind::Icmp => {

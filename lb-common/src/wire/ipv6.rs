@@ -94,7 +94,7 @@ const CUT_OFF: u64 = 0;
 const NOT_FOLLOWED: u64 = 1;
 
 impl Extensions {
-    fn new(offset: usize, protocol: u8, fragment: Fragment, identification: u32) -> u64 {
+    fn packed(offset: usize, protocol: u8, fragment: Fragment, identification: u32) -> u64 {
         offset as u64 | u64::from(protocol) << 16 | (fragment as u64) << 24 | u64::from(identification) << 32
     }
 
@@ -140,8 +140,7 @@ impl Extensions {
 pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64 {
     let (mut at, mut protocol) = (offset, next_header);
     let mut identification = 0;
-    // One round more than extension headers, for what follows the last one.
-    for _ in 0..EXTENSIONS + 1 {
+    for _ in 0..EXTENSIONS {
         if at > FURTHEST {
             return NOT_FOLLOWED;
         }
@@ -150,7 +149,7 @@ pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64
             AUTHENTICATION => 4,
             FRAGMENT => 0,
             // A transport protocol; or no next header, or one that is not known: nothing that could be balanced.
-            _ => return Extensions::new(at, protocol, Fragment::Whole, identification),
+            _ => return Extensions::packed(at, protocol, Fragment::Whole, identification),
         };
         let Some(extension) = frame.window::<8>(at) else {
             return CUT_OFF;
@@ -183,9 +182,12 @@ pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64
                 } else {
                     Fragment::First
                 };
-                return Extensions::new(at, protocol, fragment, identification);
+                return Extensions::packed(at, protocol, fragment, identification);
             }
         }
     }
-    NOT_FOLLOWED
+    if is_extension(protocol) {
+        return NOT_FOLLOWED;
+    }
+    Extensions::packed(at, protocol, Fragment::Whole, identification)
 }

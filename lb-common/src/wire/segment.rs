@@ -1,19 +1,18 @@
 //! The beginning of a TCP segment or a UDP datagram, and what comes before: which frames have one at all.
 
+use super::Frame;
 use super::ethernet::{self, Ethernet};
 use super::network::{Fragment, Network, TCP, UDP};
 use super::transport::{self, Transport};
-use super::Frame;
 use crate::family::Family;
 use crate::outcome::Outcome;
 
 /// The headers of a TCP segment or a UDP datagram, in an IP packet, in an Ethernet frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment<A> {
+pub struct Segment<F: Family> {
     /// The frame's addresses.
     pub ethernet: Ethernet,
     /// The IP header.
-    pub network: Network<A>,
+    pub network: Network<F::Address>,
     /// The TCP or UDP header.
     pub transport: Transport,
 }
@@ -29,7 +28,7 @@ pub enum Kind {
     Icmp,
 }
 
-impl<A> Segment<A> {
+impl<F: Family> Segment<F> {
     /// Whether this may be the first packet of a connection: a SYN, or any datagram.
     #[inline(always)]
     pub fn opens(&self) -> bool {
@@ -74,7 +73,7 @@ pub fn kind<F: Family>(network: &Network<F::Address>) -> Result<Kind, Outcome> {
 /// # Errors
 /// The outcome of a frame that does not.
 #[inline(always)]
-pub fn parse<F: Family, P: Frame + ?Sized>(frame: &P) -> Result<Segment<F::Address>, Outcome> {
+pub fn parse<F: Family, P: Frame + ?Sized>(frame: &P) -> Result<Segment<F>, Outcome> {
     let (ethernet, _) = ethernet::parse(frame)?;
     let network = F::parse(frame)?;
     with_transport(frame, ethernet, network)
@@ -85,11 +84,11 @@ pub fn parse<F: Family, P: Frame + ?Sized>(frame: &P) -> Result<Segment<F::Addre
 /// # Errors
 /// [`Outcome::MalformedTransport`]: it is cut off, or contradicts itself or the packet.
 #[inline(always)]
-pub fn with_transport<A, P: Frame + ?Sized>(
+pub fn with_transport<F: Family, P: Frame + ?Sized>(
     frame: &P,
     ethernet: Ethernet,
-    network: Network<A>,
-) -> Result<Segment<A>, Outcome> {
+    network: Network<F::Address>,
+) -> Result<Segment<F>, Outcome> {
     let transport = transport::parse(frame, &network, ethernet::LENGTH)?;
     Ok(Segment {
         ethernet,
