@@ -3,5 +3,6 @@
 pub mod expected_skips;
 pub mod harness;
 pub mod needs;
+pub mod parser_promises;
 pub mod programs;
 pub mod random_frames;
