@@ -8,15 +8,13 @@
     reason = "a test program: nothing is public, and it may fail by a panic"
 )]
 
-mod balancing;
 mod frame;
-mod nat;
-mod next_hops;
-mod not_ours;
-mod repeater;
-mod resets;
-mod shared;
-mod table;
+mod kind;
+mod matrix;
+mod namespace;
+mod pool;
+mod seen;
+mod talk;
 mod world;
 
 use std::process::ExitCode;
@@ -32,18 +30,5 @@ fn main() -> ExitCode {
         needs: &[Root, Bpf],
         parallel: true,
     }
-    .run(
-        [
-            balancing::cases(),
-            nat::cases(),
-            next_hops::cases(),
-            not_ours::cases(),
-            resets::cases(),
-            shared::cases(),
-            table::cases(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-    )
+    .run([matrix::cases()].into_iter().flatten().collect())
 }

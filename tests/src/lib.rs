@@ -2,5 +2,6 @@
 
 pub mod expected_skips;
 pub mod harness;
+pub mod matrix;
 pub mod needs;
 pub mod programs;
