@@ -106,7 +106,7 @@ fn next_in_round(number: u16) -> Result<u64, Outcome> {
 }
 
 #[inline(always)]
-fn random() -> u32 {
+pub fn random() -> u32 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_get_prandom_u32() }
 }
