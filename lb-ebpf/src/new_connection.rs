@@ -98,7 +98,7 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
     } else {
         By::Hash
     };
-    let mut id = choose(context, segment, tables, number, by)?;
+    let mut id = choose(context, segment, tables, number, by, 0)?;
     let mut outcome = Outcome::ToBackend;
     if listener.is(Listener::STATELESS) {
         return Ok((Towards { id, port: 0 }, Outcome::ToBackendStateless));
@@ -125,7 +125,13 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
             service: number,
             vip_port: vip_port(listener, segment),
         };
-        own_ports::allocate::<F, K>(tables, id, &owner, now)?
+        match own_ports::allocate::<F, K>(tables, id, &owner, now) {
+            Ok(port) => port,
+            Err(_) => {
+                id = choose(context, segment, tables, number, by, id)?;
+                own_ports::allocate::<F, K>(tables, id, &owner, now)?
+            }
+        }
     } else {
         0
     };
@@ -143,7 +149,7 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
         FULL => {
             let state = element(&SERVICE_STATES, u32::from(number)).ok_or(Outcome::Impossible)?;
             state.untracked.store(u64::from(now.0) + 1);
-            let id = choose(context, segment, tables, number, By::Hash)?;
+            let id = choose(context, segment, tables, number, By::Hash, 0)?;
             return Ok((Towards { id, port: 0 }, Outcome::ToBackendUntracked));
         }
         other => return Ok((Towards::of(Value(other)), outcome)),

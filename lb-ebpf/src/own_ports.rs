@@ -14,6 +14,7 @@ use lb_common::word::Word as _;
 
 use crate::backend_choice::random;
 use crate::connection_table::Table;
+use crate::global;
 use crate::maps::{BACKEND_STATES, PORTS, element};
 use crate::parse::Segment;
 use crate::pipeline::Path;
@@ -53,9 +54,28 @@ pub fn allocate<F: Path<K>, const K: usize>(
     owner: &Owner<F::Address>,
     now: Tick,
 ) -> Result<u16, Outcome> {
-    let outer = tables.outer(id)?;
-    let state = element(&BACKEND_STATES, u32::from(id)).ok_or(Outcome::Impossible)?;
-    let count = NonZeroU64::new(u64::from(outer.ports)).ok_or(Outcome::PortsExhausted)?;
+    let [low, high] = F::widened(owner.address);
+    let which = tables.copy() | u32::from(id) << ID_SHIFT;
+    match F::give_port(which, low, high, owner.pack(), now.0) as u16 {
+        0 => Err(Outcome::PortsExhausted),
+        port => Ok(port),
+    }
+}
+
+/// Where in [`give`]'s first argument the backend's id lies, above the copy.
+const ID_SHIFT: u32 = 1;
+
+/// What [`allocate`] calls: a port, or 0 if there is none. `which`: the copy of the tables and the backend's id.
+#[inline(always)]
+pub fn give(which: u32, low: u64, high: u64, owner: u64, now: u16, take: Take) -> u64 {
+    let id = (which >> ID_SHIFT) as u16;
+    let Ok(tables) = Tables::of(which & 1) else { return 0 };
+    let (Ok(outer), Some(state)) = (tables.outer(id), element(&BACKEND_STATES, u32::from(id))) else {
+        return 0;
+    };
+    let Some(count) = NonZeroU64::new(u64::from(outer.ports)) else {
+        return 0;
+    };
     for attempt in 0..IN_TURN + AT_RANDOM {
         let place = if attempt < IN_TURN {
             state.port_cursor.fetch_increment()
@@ -65,12 +85,26 @@ pub fn allocate<F: Path<K>, const K: usize>(
         let offset = (place % count) as u32;
         let port = outer.first_port.wrapping_add(offset as u16);
         let which = u64::from(outer.first_element + offset) << 32 | u64::from(id) << 16 | u64::from(port);
-        let [low, high] = F::widened(owner.address);
-        if F::take_port(which, low, high, owner.pack(), now.0) != 0 {
-            return Ok(port);
+        if take(which, low, high, owner, now) != 0 {
+            return u64::from(port);
         }
     }
-    Err(Outcome::PortsExhausted)
+    0
+}
+
+/// [`take`] of a kind of connections, as a function of its own.
+type Take = extern "C" fn(u64, u64, u64, u64, u16) -> u64;
+
+/// [`give`] to IPv4 connections to services of one port.
+#[inline(always)]
+pub fn give_narrow(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+    give(which, low, high, owner, now, global::take_port)
+}
+
+/// [`give`] to all other connections.
+#[inline(always)]
+pub fn give_wide(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+    give(which, low, high, owner, now, global::take_port_wide)
 }
 
 /// Takes the port that an element stands for, if nobody has it (1). `which`: the element, the backend's id, the port; then
