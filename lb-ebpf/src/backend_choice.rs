@@ -106,7 +106,7 @@ fn next_in_round(number: u16) -> Result<u64, Outcome> {
 }
 
 #[inline(always)]
-fn random() -> u32 {
+pub fn random() -> u32 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_get_prandom_u32() }
 }
@@ -136,7 +136,7 @@ pub fn hash_client<F: Family>(address: F::Address, port: u16) -> u64 {
 }
 
 /// A backend for a packet's connection: another one if the first cannot be had, since the client is the backend itself, or
-/// its port already talks to that endpoint through another service.
+/// its port already talks to that endpoint through another service, or it is the one to `avoid` (0: none).
 #[inline(always)]
 pub fn choose<F: Path<K>, const K: usize>(
     context: &XdpContext,
@@ -144,6 +144,7 @@ pub fn choose<F: Path<K>, const K: usize>(
     tables: &Tables,
     number: u16,
     by: By,
+    avoid: u16,
 ) -> Result<u16, Outcome> {
     let service = tables.service(number)?;
     let by_hash = by == By::Hash || hashes(service);
@@ -151,7 +152,14 @@ pub fn choose<F: Path<K>, const K: usize>(
     let mut why_not = Outcome::Impossible;
     for _ in 0..CHOICES {
         let id = global::pick(tables.copy(), number, u32::from(by_hash), hash) as u16;
+        if id == 0 {
+            return Err(Outcome::Impossible);
+        }
         hash = hash.rotate_left(21);
+        if id == avoid {
+            why_not = Outcome::PortsExhausted;
+            continue;
+        }
         let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
         if backend.mode == Mode::Nat as u8 {
             if F::of_record(&backend.address) == segment.network.source {

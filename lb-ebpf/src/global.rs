@@ -31,6 +31,8 @@ global! {
     store_wide(which: u32, a: u64, b: u64, c: u64, value: u64) = new_connection::store_wide;
     take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) = own_ports::take::<Ipv4, 1>;
     take_port_wide(which: u64, low: u64, high: u64, owner: u64, now: u16) = own_ports::take::<Ipv6, 3>;
+    give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) = own_ports::give_narrow;
+    give_port_wide(which: u32, low: u64, high: u64, owner: u64, now: u16) = own_ports::give_wide;
     note_fragment_ipv4(context: *mut xdp_md, noted: u64, low: u64, high: u64) = fragment::note::<Ipv4>;
     note_fragment_ipv6(context: *mut xdp_md, noted: u64, low: u64, high: u64) = fragment::note::<Ipv6>;
     collides_ipv4(context: *mut xdp_md, copy: u32, number: u16, id: u16) = backend_choice::collides::<Ipv4, 1>;

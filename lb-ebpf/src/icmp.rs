@@ -5,7 +5,7 @@
 //! went to a backend has the backend's endpoint as its destination.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer};
+use lb_common::abi::{Backend, Choice, Listener, MAX_SIBLINGS, Membership, Mode, Outer};
 use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
 use lb_common::family::{Family, Ipv4, Ipv6, Keys};
@@ -14,11 +14,13 @@ use lb_common::wire::ethernet::{self, Ethernet};
 use lb_common::wire::network::{Fragment, Network, TCP, UDP};
 use lb_common::wire::transport::{TCP_CHECKSUM, UDP_CHECKSUM};
 use lb_common::wire::{Frame as _, ipv4};
+use lb_common::word::Word as _;
 
-use crate::backend_choice::{Slots, hash_client};
-use crate::connection_table::{Table, known_hop};
+use crate::backend_choice::{Slots, hash_client, hashes};
+use crate::connection_table::{Table, is_recent, known_hop, now};
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{Route, Verdict, route};
+use crate::maps::{SERVICE_STATES, element};
 use crate::own_ports;
 use crate::packet::Packet;
 use crate::pipeline::{Towards, leave, words};
@@ -223,20 +225,29 @@ fn find<F: Table<K> + Keys<K>, const K: usize>(
     Some(value)
 }
 
-/// The backend that had sent what an error is about to a client.
+/// The backend that had sent what an error is about to a client: the one that the connection's entry names, or where there
+/// need be none, the one that hashing gives.
 #[inline(always)]
 fn backend_of<F: Icmp + Table<3>>(tables: &Tables, message: &Message<F>, listener: Listener) -> Option<Towards> {
-    let (client, port) = (message.quoted.destination, message.destination_port);
-    if listener.is(Listener::STATELESS) {
-        let service = tables.service(listener.number()).ok()?;
-        let by_source = service.choice == lb_common::abi::Choice::Source as u32;
-        let hash = hash_client::<F>(client, if by_source { 0 } else { port });
-        let id = Slots::of(service)?.by_hash(tables, hash).ok()?;
-        return Some(Towards { id, port: 0 });
-    }
+    let (client, port, number) = (message.quoted.destination, message.destination_port, listener.number());
     let wide = listener.is(Listener::WIDE);
-    let vip_port = if wide { message.source_port } else { 0 };
-    entry::<F>(wide, client, port, listener.number(), vip_port).map(Towards::of)
+    let stateless = listener.is(Listener::STATELESS);
+    if !stateless {
+        let vip_port = if wide { message.source_port } else { 0 };
+        if let Some(value) = entry::<F>(wide, client, port, number, vip_port) {
+            return Some(Towards::of(value));
+        }
+    }
+    let service = tables.service(number).ok()?;
+    let state = element(&SERVICE_STATES, u32::from(number))?;
+    if !(stateless || hashes(service) || is_recent(state.untracked.load(), now())) {
+        return None;
+    }
+    let by_source = service.choice == Choice::Source as u32;
+    let hash = hash_client::<F>(client, if by_source { 0 } else { port });
+    let id = Slots::of(service)?.by_hash(tables, hash).ok()?;
+    let full_nat = tables.backend(id)?.mode == Mode::FullNat as u8;
+    (!full_nat).then_some(Towards { id, port: 0 })
 }
 
 /// The client that had sent what an error is about to a backend, by way of one of the backend's services.

@@ -10,11 +10,10 @@ use lb_common::family::{Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{State, TimeoutClass};
 use lb_common::tick::Tick;
-use lb_common::word::Word as _;
 
 use crate::answer::answer;
 use crate::backend_choice::{By, Slots, choose, hash_of, hashes};
-use crate::connection_table::{self, Table, is_flooded, pressure};
+use crate::connection_table::{Table, is_flooded, note_tick, now, pressure};
 use crate::counters;
 use crate::forward::Verdict;
 use crate::maps::{BACKEND_STATES, SERVICE_STATES, element};
@@ -91,14 +90,14 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
             Outcome::RefusedNoBackend
         });
     }
-    let now = connection_table::now();
+    let now = now();
     let opens = segment.opens();
     let by = if opens && !listener.is(Listener::STATELESS) && !is_flooded(now) {
         By::Service
     } else {
         By::Hash
     };
-    let mut id = choose(context, segment, tables, number, by)?;
+    let mut id = choose(context, segment, tables, number, by, 0)?;
     let mut outcome = Outcome::ToBackend;
     if listener.is(Listener::STATELESS) {
         return Ok((Towards { id, port: 0 }, Outcome::ToBackendStateless));
@@ -125,7 +124,13 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
             service: number,
             vip_port: vip_port(listener, segment),
         };
-        own_ports::allocate::<F, K>(tables, id, &owner, now)?
+        match own_ports::allocate::<F, K>(tables, id, &owner, now) {
+            Ok(port) => port,
+            Err(_) => {
+                id = choose(context, segment, tables, number, by, id)?;
+                own_ports::allocate::<F, K>(tables, id, &owner, now)?
+            }
+        }
     } else {
         0
     };
@@ -142,8 +147,8 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
         FULL if full_nat => return Err(Outcome::TableFull),
         FULL => {
             let state = element(&SERVICE_STATES, u32::from(number)).ok_or(Outcome::Impossible)?;
-            state.untracked.store(u64::from(now.0) + 1);
-            let id = choose(context, segment, tables, number, By::Hash)?;
+            note_tick(&state.untracked, now);
+            let id = choose(context, segment, tables, number, By::Hash, 0)?;
             return Ok((Towards { id, port: 0 }, Outcome::ToBackendUntracked));
         }
         other => return Ok((Towards::of(Value(other)), outcome)),
@@ -194,7 +199,7 @@ fn store<F: Table<K>, const K: usize>(which: u32, key: [u64; K], value: u64) -> 
             return STORED;
         }
     }
-    let now = connection_table::now();
+    let now = now();
     match home.insert(&key, value, now) {
         Inserted::Stored => STORED,
         Inserted::StoredEvicting(left) => {
@@ -250,6 +255,6 @@ fn note_eviction(left: u16, backend: &Backend, now: Tick) {
     pressure.evicted.fetch_increment();
     // Its own service's timeout is not at hand; this one's stands for it.
     if left + 1 >= backend.timeout(TimeoutClass::HalfOpen) {
-        pressure.flooded.store(u64::from(now.0) + 1);
+        note_tick(&pressure.flooded, now);
     }
 }

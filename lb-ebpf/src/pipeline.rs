@@ -43,8 +43,8 @@ pub trait Path<const K: usize>: Table<K> + Rewrite {
 
     /// [`crate::new_connection::store`].
     fn store(which: u32, key: [u64; K], value: u64) -> u64;
-    /// [`crate::own_ports::take`].
-    fn take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64;
+    /// [`crate::own_ports::give`].
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64;
     /// [`fragment::note`].
     fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64;
     /// [`crate::backend_choice::collides`].
@@ -66,8 +66,8 @@ impl Path<1> for Ipv4 {
     }
 
     #[inline(always)]
-    fn take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64 {
-        global::take_port(which, low, high, owner, now)
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port(which, low, high, owner, now)
     }
 
     #[inline(always)]
@@ -99,8 +99,8 @@ impl Path<3> for Ipv4 {
     }
 
     #[inline(always)]
-    fn take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64 {
-        global::take_port_wide(which, low, high, owner, now)
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port_wide(which, low, high, owner, now)
     }
 
     #[inline(always)]
@@ -132,8 +132,8 @@ impl Path<3> for Ipv6 {
     }
 
     #[inline(always)]
-    fn take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64 {
-        global::take_port_wide(which, low, high, owner, now)
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port_wide(which, low, high, owner, now)
     }
 
     #[inline(always)]

@@ -37,12 +37,13 @@ impl Engine {
         {
             return Err(self.unknown_service(&request.service));
         }
-        self.effective
+        let backend = self
+            .effective
             .admits(&request.service, &request.backend)
             .map_err(Refusal::Invalid)?;
         let in_file = backend_in(&self.file, &request.service, &request.backend.name).cloned();
         let mut overrides = self.overrides.clone();
-        overrides.apply_add(&request.service, &request.backend, in_file.as_ref());
+        overrides.apply_add(&request.service, &backend, in_file.as_ref());
         self.apply_overrides(overrides)?;
         self.resolve().await;
         self.reconcile();
@@ -298,6 +299,12 @@ fn fixed_key(old: &Config, new: &Config) -> Option<&'static str> {
         ("interfaces", old.interfaces != new.interfaces),
         ("xdp_mode", old.xdp_mode != new.xdp_mode),
         ("max_connections", old.max_connections != new.max_connections),
+        (
+            "max_wide_connections",
+            old.max_wide_connections != new.max_wide_connections,
+        ),
+        ("full_nat_ports", old.full_nat_ports != new.full_nat_ports),
+        ("selection_seed", old.selection_seed != new.selection_seed),
         ("socket", old.socket != new.socket),
         ("state_directory", old.state_directory != new.state_directory),
         ("metrics", old.metrics != new.metrics),

@@ -18,7 +18,7 @@ use tokio::time::{Instant as TokioInstant, interval, sleep_until};
 use crate::api::Refusal;
 use crate::api::types::{AddBackend, ChangeBackend, Changed, Reloaded};
 use crate::config::{Config, ConfigError};
-use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot};
+use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot, mtu};
 use crate::desired_state::{DesiredService, Inputs, with_overrides};
 use crate::handoff::DrainOutcome;
 use crate::health::{self, Monitor, Status, Target, TargetId};
@@ -38,8 +38,6 @@ const COALESCE: Duration = Duration::from_millis(20);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How often timed-out entries are swept; they must be within 2^15 ticks, a day and a half, of their end.
 const SWEEP_EVERY: u32 = 60;
-/// Seed of the choice of backends by hash. The same everywhere, so that the balancers of a fleet agree.
-const SELECTION_SEED: u64 = 0x6c62;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +74,7 @@ pub struct Engine {
     /// What the tables say now, and what is shown: health that is known but not in them yet would be a promise.
     desired: Vec<DesiredService>,
     published: Vec<ServiceEntry>,
+    published_mtu: u32,
     hops: HashMap<IpAddr, Resolution>,
     dataplane: Dataplane,
     monitor: Monitor,
@@ -130,10 +129,13 @@ impl Engine {
         let overrides = Overrides::load(&file.daemon.state_directory)?;
         let options = LoadOptions {
             max_connections: file.daemon.max_connections,
+            max_wide_connections: file.daemon.max_wide_connections,
+            full_nat_ports: file.daemon.full_nat_ports,
             learn_return_hops: true,
-            selection_seed: SELECTION_SEED,
+            selection_seed: file.daemon.selection_seed,
         };
         let dataplane = Dataplane::load(object, options)?;
+        report_memory(&dataplane, &options);
         let (health_events, health) = mpsc::unbounded_channel();
         let (neighbour_events, neighbours) = mpsc::unbounded_channel();
         let watch = Resolver::watch(neighbour_events).await?;
@@ -145,6 +147,7 @@ impl Engine {
             identities: Identities::default(),
             desired: Vec::new(),
             published: Vec::new(),
+            published_mtu: 0,
             hops: HashMap::new(),
             dataplane,
             monitor: Monitor::new(health_events),
@@ -230,7 +233,7 @@ impl Engine {
             .chain(
                 self.identities
                     .services()
-                    .flat_map(|(_, s)| s.backends.keys().map(|e| IpAddr::V4(*e.ip()))),
+                    .flat_map(|(_, service)| service.backends.keys().map(|key| key.endpoint.ip())),
             )
             .collect();
         let addresses: Vec<_> = addresses.into_iter().collect();
@@ -269,6 +272,7 @@ impl Engine {
         identities
             .adopt(
                 &reconcile::wanted(&desired, |timeout| clock.ticks(timeout)),
+                file.daemon.full_nat_ports,
                 |id| self.counters(id),
             )
             .map_err(|error: Exhausted| Refusal::Conflict(error.to_string()))?;
@@ -317,10 +321,12 @@ impl Engine {
         self.overrides = next.overrides;
         self.handed_off = next.handed_off;
         self.identities = next.identities;
-        if next.entries != self.published {
+        let mtu = smallest_mtu(&self.file.daemon.interfaces, &next.entries);
+        if next.entries != self.published || mtu != self.published_mtu {
             // Waiting for the grace period takes 10 to 20 ms.
-            tokio::task::block_in_place(|| self.dataplane.publish(&next.snapshot));
+            tokio::task::block_in_place(|| self.dataplane.publish(&next.snapshot, mtu));
             self.published = next.entries;
+            self.published_mtu = mtu;
         }
         self.desired = next.desired;
         if retarget {
@@ -411,13 +417,45 @@ impl Engine {
     }
 }
 
+/// What the tables take: they are as large from the start as they ever will be.
+fn report_memory(dataplane: &Dataplane, options: &LoadOptions) {
+    let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    tracing::info!(
+        "connection table: {} connections, and {} over IPv6 or to services of several ports, {}",
+        options.max_connections,
+        options.max_wide_connections,
+        mebibytes(dataplane.connections().bytes())
+    );
+    if options.full_nat_ports > 0 {
+        tracing::info!(
+            "own ports of full-nat backends: {}, {}",
+            options.full_nat_ports,
+            mebibytes(dataplane.own_ports_bytes())
+        );
+    }
+}
+
+/// The least MTU of the interfaces that packets leave by: those that the program is attached to, and those that lead to
+/// backends. 0, which makes the program look each packet's up, if one is not to be had.
+fn smallest_mtu(interfaces: &[String], entries: &[ServiceEntry]) -> u32 {
+    let backends = entries.iter().flat_map(|service| &service.backends);
+    let indexes: BTreeSet<_> = backends
+        .filter_map(|backend| Some(backend.next_hop?.interface_index))
+        .collect();
+    let ways_out = indexes
+        .into_iter()
+        .map(|index| nix::net::if_::if_indextoname(index).map(|name| name.to_string_lossy().into_owned()));
+    let names = interfaces.iter().cloned().map(Ok).chain(ways_out);
+    let mtus: Result<Vec<_>, std::io::Error> = names.map(|name| mtu(&name?)).collect();
+    mtus.ok().and_then(|mtus| mtus.into_iter().min()).unwrap_or(0)
+}
+
 /// Addresses and ports by the names of service and backend.
 fn endpoints(config: &Config) -> HashMap<(&str, &str), SocketAddr> {
     let mut endpoints = HashMap::new();
     for service in &config.services {
         for backend in &service.backends {
-            let endpoint = SocketAddr::new(backend.address, backend.port.get());
-            endpoints.insert((service.name.as_str(), backend.name.as_str()), endpoint);
+            endpoints.insert((service.name.as_str(), backend.name.as_str()), backend.endpoint());
         }
     }
     endpoints
@@ -426,7 +464,7 @@ fn endpoints(config: &Config) -> HashMap<(&str, &str), SocketAddr> {
 /// The VIPs of services that are only here for their last connections.
 fn leaving_vips(identities: &Identities) -> BTreeSet<IpAddr> {
     let leaving = identities.services().filter(|(_, service)| service.leaving);
-    leaving.map(|(vip, _)| IpAddr::V4(*vip.ip())).collect()
+    leaving.map(|(key, _)| key.vip).collect()
 }
 
 /// What is to be probed.
@@ -444,7 +482,7 @@ fn targets(config: &Config) -> Vec<Target> {
                             service: service.clone(),
                             backend: backend.name.clone(),
                         },
-                        address: (backend.address, backend.port.get()).into(),
+                        address: backend.endpoint(),
                         check: check.clone(),
                     }
                 })

@@ -1,53 +1,34 @@
 //! A host on which all is well, and what is said when one thing is not.
 
 use std::net::Ipv4Addr;
-use std::num::NonZeroU16;
-use std::path::PathBuf;
 
 use super::*;
-use crate::config::{Backend, Daemon, Mode, OnDown, Protocol, Scheduler, Timeouts, WhenAllDown, XdpMode};
+use crate::config::{Backend, test_config};
 use crate::neighbours::NextHop;
 use crate::testing::{in_namespace, sh};
 
 fn service(name: &str, vip: &str, backends: &[(&str, &str)]) -> Service {
-    let port = NonZeroU16::MIN;
+    let mut service = test_config().services.remove(0);
+    let web = service.backends.remove(0);
     let backend = |&(name, address): &(&str, &str)| Backend {
         name: name.to_owned(),
         address: address.parse().unwrap(),
-        port,
-        weight: 1,
+        ..web.clone()
     };
     Service {
         name: name.to_owned(),
         vip: vip.parse().unwrap(),
-        port,
-        protocol: Protocol::Tcp,
-        mode: Mode::Nat,
-        scheduler: Scheduler::RoundRobin,
         manage_vip: Some("eth0".to_owned()),
-        when_all_down: WhenAllDown::Refuse,
-        on_down: OnDown::Keep,
-        timeouts: Timeouts::default(),
-        health: None,
         backends: backends.iter().map(backend).collect(),
+        ..service
     }
 }
 
 fn config(interfaces: &[&str], services: Vec<Service>) -> Config {
-    let daemon = Daemon {
-        interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
-        xdp_mode: XdpMode::Auto,
-        max_connections: 1024,
-        socket: PathBuf::new(),
-        state_directory: PathBuf::new(),
-        metrics: None,
-    };
-    Config {
-        file: PathBuf::new(),
-        daemon,
-        services,
-        site: None,
-    }
+    let mut config = test_config();
+    config.daemon.interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
+    config.services = services;
+    config
 }
 
 fn by(interface_index: u32) -> Resolution {

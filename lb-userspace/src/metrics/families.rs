@@ -1,9 +1,8 @@
 //! Which metrics there are and what they are called.
 
-use std::net::SocketAddr;
-
 use super::exposition::Exposition;
 use crate::api::types::{Backend, BackendState, Counters, Service, Status, Traffic, word};
+use crate::config::shown::{endpoint, listener};
 
 /// Every metric as one text.
 pub(super) fn text(status: &Status, counters: &Counters) -> String {
@@ -83,7 +82,7 @@ fn outcomes(out: &mut Exposition, counters: &Counters) {
 fn services(out: &mut Exposition, services: &[Service]) {
     out.gauge("lb_service_info", "What a service is.", |family| {
         for service in services {
-            let vip = SocketAddr::new(service.vip, service.port).to_string();
+            let vip = listener(service.vip, &service.ports);
             family.sample(
                 &[
                     ("service", &service.name),
@@ -229,7 +228,7 @@ impl<'a> Labelled<'a> {
     fn new(backend: &'a Backend) -> Self {
         Self {
             backend,
-            address: SocketAddr::new(backend.address, backend.port).to_string(),
+            address: endpoint(backend.address, backend.port),
         }
     }
 

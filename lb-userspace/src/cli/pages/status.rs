@@ -1,13 +1,12 @@
 //! `status` and `service show`: what an operator looks at first, at three in the morning too. What is wrong stands out,
 //! and says since when and why.
 
-use std::net::SocketAddr;
-
 use crate::api::types::{Backend, BackendState, Service, Status, word};
 use crate::cli::screen::{Colour, Screen};
 use crate::cli::table::{Field, Rows, text};
 use crate::cli::units::{bytes, clean, count, percent, seconds};
 use crate::config::WhenAllDown;
+use crate::config::shown::{endpoint, listener};
 
 /// The whole page.
 pub(in crate::cli) fn page(screen: &Screen, status: &Status) -> String {
@@ -79,7 +78,7 @@ pub(in crate::cli) fn service(screen: &Screen, service: &Service) -> String {
     let mut page = format!(
         "{}  {}/{}, {}, {}: {}\n",
         clean(&service.name),
-        SocketAddr::new(service.vip, service.port),
+        listener(service.vip, &service.ports),
         word(&service.protocol),
         word(&service.mode),
         word(&service.scheduler),
@@ -118,7 +117,7 @@ pub(in crate::cli) fn service(screen: &Screen, service: &Service) -> String {
     for backend in &service.backends {
         let fields = [
             text(&backend.name),
-            text(SocketAddr::new(backend.address, backend.port).to_string()),
+            text(endpoint(backend.address, backend.port)),
             state(backend),
             Field::Count(backend.weight.into()),
             Field::Count(backend.traffic.connections),
@@ -137,6 +136,7 @@ fn verdict(screen: &Screen, service: &Service) -> String {
     let all = service.backends.len();
     match (eligible, service.when_all_down) {
         (0, WhenAllDown::Refuse) => screen.paint(Colour::Bad, "NO BACKEND, new connections are refused"),
+        (0, WhenAllDown::Drop) => screen.paint(Colour::Bad, "NO BACKEND, new connections are dropped"),
         (0, WhenAllDown::KeepSending) => screen.paint(Colour::Bad, "NO BACKEND"),
         _ if eligible == all => screen.paint(Colour::Good, &format!("{eligible} of {all} backends")),
         _ => screen.paint(Colour::Notice, &format!("{eligible} of {all} backends")),

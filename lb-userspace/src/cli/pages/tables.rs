@@ -7,6 +7,7 @@ use crate::api::types::{Backend, Connections, Counters, Service, word};
 use crate::cli::screen::Screen;
 use crate::cli::table::{Field, Rows, text};
 use crate::cli::units::{count, seconds};
+use crate::config::shown::{endpoint, listener};
 
 /// `service list`.
 pub(in crate::cli) fn services(screen: &Screen, services: &[Service]) -> String {
@@ -33,7 +34,7 @@ pub(in crate::cli) fn services(screen: &Screen, services: &[Service]) -> String 
             text(&service.name),
             text(format!(
                 "{}/{}",
-                SocketAddr::new(service.vip, service.port),
+                listener(service.vip, &service.ports),
                 word(&service.protocol)
             )),
             text(word(&service.mode)),
@@ -72,7 +73,7 @@ pub(in crate::cli) fn backends(screen: &Screen, backends: &[Backend]) -> String 
     for backend in backends {
         rows.row([
             text(format!("{}/{}", backend.service, backend.name)),
-            text(SocketAddr::new(backend.address, backend.port).to_string()),
+            text(endpoint(backend.address, backend.port)),
             state(backend),
             Field::Count(backend.weight.into()),
             Field::Count(backend.traffic.connections),
