@@ -118,7 +118,7 @@ outcomes! {
     MalformedIp = "malformed_ip" => Pass,
     /// A TCP, UDP or ICMP header that contradicts itself or the packet; the kernel drops it.
     MalformedTransport = "malformed_transport" => Pass,
-    /// More IPv6 extension headers than are looked through, or one that is not known.
+    /// More IPv6 extension headers than are looked through, or one that names further nodes to pass.
     ExtensionHeaders = "extension_headers" => Pass,
     /// A later fragment of a datagram whose first one was not ours, or has not been seen.
     FragmentOfNobody = "fragment_of_nobody" => Pass,

@@ -20,6 +20,9 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
+/// Where a routing header says how many nodes are still to be passed.
+const SEGMENTS_LEFT: usize = 3;
+
 /// How many extension headers are looked through.
 const EXTENSIONS: usize = 6;
 /// How far into the frame the transport header may begin: the extension headers that this leaves room for are far more
@@ -29,7 +32,8 @@ const FURTHEST: usize = 512;
 /// Reads the header of a packet and looks through its extension headers.
 ///
 /// # Errors
-/// [`Outcome::MalformedIp`]: it contradicts itself or the frame. [`Outcome::ExtensionHeaders`]: too many of them.
+/// [`Outcome::MalformedIp`]: it contradicts itself or the frame. [`Outcome::ExtensionHeaders`]: too many of them, or this is
+/// not where the packet ends.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Network<[u64; 2]>, Outcome> {
     let network = parse_quoted(frame, OFFSET)?;
@@ -125,7 +129,8 @@ impl Extensions {
 pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64 {
     let (mut at, mut protocol) = (offset, next_header);
     let (mut fragment, mut identification) = (Fragment::Whole, 0);
-    for _ in 0..EXTENSIONS {
+    // After the last header that is looked through, once more: for what it says that comes next.
+    for _ in 0..=EXTENSIONS {
         if at > FURTHEST {
             return TOO_MANY;
         }
@@ -139,6 +144,10 @@ pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64
         let Some(extension) = frame.window::<8>(at) else {
             return CUT_OFF;
         };
+        if protocol == ROUTING && extension.field::<u8, SEGMENTS_LEFT>() != 0 {
+            // On its way to somewhere else, whose address the checksums are about (RFC 8200 section 8.1).
+            return TOO_MANY;
+        }
         protocol = extension.field::<u8, 0>();
         let length = extension.field::<u8, 1>() as usize;
         // Hidden from LLVM, which else keeps the address in place of the offset, and cannot get the offset back in a way
