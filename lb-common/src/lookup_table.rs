@@ -39,11 +39,14 @@ pub fn ipv6_endpoint(address: [u64; 2], port: u16, protocol: u8) -> u64 {
 
 const FINGERPRINT: Seed = Seed::new(0x656e_6470_6f69_6e74);
 
-/// The index of a key's bucket; `mask` is the number of buckets, a power of two, less one.
+/// The index of a key's bucket; `mask` is the number of buckets, a power of two of at most 65,536, less one.
+///
+/// Each seed multiplies by another odd number, so that keys that meet by one do not by the next. The bits that count are
+/// the product's highest, which every bit of a key has a part in: endpoints may differ in nothing but the protocol.
 #[inline(always)]
 pub fn bucket_index(seed: u32, key: u64, mask: u32) -> u32 {
-    let mixed = (key ^ u64::from(seed)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 32) as u32 & mask
+    let multiplier = u64::from(seed | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (key.wrapping_mul(multiplier) >> 48) as u32 & mask
 }
 
 impl LookupBucket {
@@ -180,6 +183,62 @@ mod tests {
                 .iter()
                 .all(|(key, value)| table.find(*key) == Some(*value))
         );
+    }
+
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+
+    fn vip(last: u8) -> u32 {
+        u32::from_ne_bytes([203, 0, 113, last])
+    }
+
+    fn builds(purpose: &str, keys: impl IntoIterator<Item = u64>) {
+        let entries: Vec<_> = keys.into_iter().zip(1u64..).collect();
+        let table = LookupTable::build(&entries, 4096);
+        let table = table.unwrap_or_else(|error| panic!("{purpose}: {error:?}"));
+        for (key, value) in &entries {
+            assert_eq!(table.find(*key), Some(*value), "{purpose}");
+        }
+    }
+
+    /// Each bit of a key counts, or all that differ in nothing else would lie in one bucket, whatever the seed.
+    #[test]
+    fn services_of_one_vip_fit_whatever_their_ports() {
+        let endpoint = |port: u16, protocol| ipv4_endpoint(vip(10), port.to_be(), protocol);
+        let steps = [1, 2, 3, 10, 16, 64, 100, 256, 1000, 4096];
+        for step in steps {
+            for count in [5, 16, 100, 1024] {
+                let ports = (0..count).map(|i: u16| 1000u16.wrapping_add(i.wrapping_mul(step)));
+                let ports: std::collections::BTreeSet<_> = ports.collect();
+                let both = ports.iter().flat_map(|port| [endpoint(*port, TCP), endpoint(*port, UDP)]);
+                builds(&format!("{count} ports {step} apart, both protocols"), both);
+                let wide = ports
+                    .iter()
+                    .map(|port| ipv6_endpoint([0xb80d_0120, 1], port.to_be(), TCP));
+                builds(&format!("{count} ports {step} apart, IPv6"), wide);
+            }
+        }
+        builds(
+            "every protocol of one port",
+            (0..=255).map(|protocol| endpoint(443, protocol)),
+        );
+        builds(
+            "one port of many VIPs",
+            (0..1024u32).map(|i| ipv4_endpoint((0xc612_0000 + i).to_be(), 443u16.to_be(), TCP)),
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn any_1024_services_of_a_few_vips_fit(
+            services in prop::collection::hash_set((0u8..3, any::<u16>(), prop::sample::select(vec![TCP, UDP])), 1024),
+        ) {
+            let keys = services
+                .iter()
+                .map(|(last, port, protocol)| ipv4_endpoint(vip(*last), *port, *protocol));
+            builds("random services", keys);
+        }
     }
 
     #[test]

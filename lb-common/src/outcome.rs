@@ -118,7 +118,8 @@ outcomes! {
     MalformedIp = "malformed_ip" => Pass,
     /// A TCP, UDP or ICMP header that contradicts itself or the packet; the kernel drops it.
     MalformedTransport = "malformed_transport" => Pass,
-    /// More IPv6 extension headers than are looked through, or one that names further nodes to pass.
+    /// More IPv6 extension headers than are looked through, some in a place where they are not looked for, or a routing
+    /// header with a way still to go.
     ExtensionHeaders = "extension_headers" => Pass,
     /// A later fragment of a datagram whose first one was not ours, or has not been seen.
     FragmentOfNobody = "fragment_of_nobody" => Pass,

@@ -41,7 +41,8 @@ pub struct Bucket<W, const K: usize> {
 /// Buckets for so many connections: filled to 65 %, all but about a thousandth of the entries find a free way in one of
 /// their two buckets (tested); the rest are served without an entry.
 pub const fn buckets_for(connections: u32) -> u32 {
-    (connections as u64 * 100).div_ceil(65 * WAYS as u64) as u32
+    let buckets = (connections as u64 * 100).div_ceil(65 * WAYS as u64) as u32;
+    if buckets < 2 { 2 } else { buckets }
 }
 
 /// Both indexes of a key's buckets among `buckets` (at least two); they always differ.
@@ -240,12 +241,12 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             if rank >= RANK_NEVER {
                 return Inserted::Full;
             }
-            // Between the scoring and this look another CPU may have put a connection there that must stay.
-            let may_go = eviction_score(observed, now) >> RANK_SHIFT <= rank;
-            if may_go && self.way(position).replace(observed, key, value) {
+            // Between the scoring and this look another CPU may have put a connection there that must stay, or taken one away.
+            let observed_rank = eviction_score(observed, now) >> RANK_SHIFT;
+            if observed_rank <= rank && self.way(position).replace(observed, key, value) {
                 return match self.settle(key) {
                     Some((first, value)) if first != position => Inserted::Exists(self.way(first), value),
-                    _ if rank == RANK_HALF_OPEN => {
+                    _ if observed_rank == RANK_HALF_OPEN => {
                         Inserted::StoredEvicting(observed.deadline().until(now) as u16)
                     }
                     _ => Inserted::Stored,
@@ -286,8 +287,13 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             let way = self.way(position);
             let Some(found) = way.matches(key) else { continue };
             if first.is_some() {
-                // If this fails, the entry has just changed; it stays behind the first one, never found, and expires.
-                way.remove(found);
+                // If this fails, another CPU has just noted a packet in the entry, which it had found before there was a
+                // first one. It will not find it again.
+                if !way.remove(found)
+                    && let Some(changed) = way.matches(key)
+                {
+                    way.remove(changed);
+                }
             } else {
                 first = Some((obscured(position, found) % POSITIONS, found));
             }

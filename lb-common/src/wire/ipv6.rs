@@ -20,9 +20,6 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Where a routing header says how many nodes are still to be passed.
-const SEGMENTS_LEFT: usize = 3;
-
 /// How many extension headers are looked through.
 const EXTENSIONS: usize = 6;
 /// How far into the frame the transport header may begin: the extension headers that this leaves room for are far more
@@ -32,8 +29,8 @@ const FURTHEST: usize = 512;
 /// Reads the header of a packet and looks through its extension headers.
 ///
 /// # Errors
-/// [`Outcome::MalformedIp`]: it contradicts itself or the frame. [`Outcome::ExtensionHeaders`]: too many of them, or this is
-/// not where the packet ends.
+/// [`Outcome::MalformedIp`]: it contradicts itself or the frame. [`Outcome::ExtensionHeaders`]: there are too many of them, or
+/// some that are not followed, see [`walk`].
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Network<[u64; 2]>, Outcome> {
     let network = parse_quoted(frame, OFFSET)?;
@@ -69,6 +66,9 @@ pub fn parse_quoted<F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<Netwo
         network.protocol = end.protocol();
         network.fragment = end.fragment();
         network.identification = end.identification();
+        if network.transport_offset > offset + network.length {
+            return Err(Outcome::MalformedIp);
+        }
     }
     Ok(network)
 }
@@ -78,12 +78,20 @@ fn is_transport(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | ICMPV6)
 }
 
+#[inline(always)]
+fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
+    )
+}
+
 /// Where the extension headers end, packed: offset 16 bits, protocol 8, fragment 8, identification 32. An offset of
-/// [`CUT_OFF`] or [`TOO_MANY`] is none.
+/// [`CUT_OFF`] or [`NOT_FOLLOWED`] is none.
 struct Extensions(u64);
 
 const CUT_OFF: u64 = 0;
-const TOO_MANY: u64 = 1;
+const NOT_FOLLOWED: u64 = 1;
 
 impl Extensions {
     fn new(offset: usize, protocol: u8, fragment: Fragment, identification: u32) -> u64 {
@@ -97,7 +105,7 @@ impl Extensions {
     fn offset(&self) -> Result<usize, Outcome> {
         match self.0 & 0xffff {
             CUT_OFF => Err(Outcome::MalformedIp),
-            TOO_MANY => Err(Outcome::ExtensionHeaders),
+            NOT_FOLLOWED => Err(Outcome::ExtensionHeaders),
             offset if offset > FURTHEST as u64 => Err(Outcome::ExtensionHeaders),
             offset => Ok(offset as usize),
         }
@@ -123,30 +131,35 @@ impl Extensions {
     }
 }
 
-/// Looks through the extension headers (RFC 8200 section 4) from an offset on; what it gives is for [`parse_quoted`]. After
-/// the fragment header of a later fragment there is nothing to look at.
+/// Looks through the extension headers (RFC 8200 section 4) from an offset on; what it gives is for [`parse_quoted`]. Not
+/// followed are:
+///
+/// - more than six of them, or more than would leave the transport header within the frame's first 512 bytes;
+/// - a routing header with a way still to go: the packet's destination is but a stop on it, and not what the transport
+///   checksum was made for (RFC 8200 section 8.1);
+/// - any behind the fragment header of a fragment: later fragments do not have what comes there, and whatever the first one
+///   is taken for, they must be as well.
 #[inline(always)]
 pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64 {
     let (mut at, mut protocol) = (offset, next_header);
-    let (mut fragment, mut identification) = (Fragment::Whole, 0);
-    // After the last header that is looked through, once more: for what it says that comes next.
-    for _ in 0..=EXTENSIONS {
+    let mut identification = 0;
+    // One round more than extension headers, for what follows the last one.
+    for _ in 0..EXTENSIONS + 1 {
         if at > FURTHEST {
-            return TOO_MANY;
+            return NOT_FOLLOWED;
         }
         let unit = match protocol {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8,
             AUTHENTICATION => 4,
             FRAGMENT => 0,
             // A transport protocol; or no next header, or one that is not known: nothing that could be balanced.
-            _ => return Extensions::new(at, protocol, fragment, identification),
+            _ => return Extensions::new(at, protocol, Fragment::Whole, identification),
         };
         let Some(extension) = frame.window::<8>(at) else {
             return CUT_OFF;
         };
-        if protocol == ROUTING && extension.field::<u8, SEGMENTS_LEFT>() != 0 {
-            // On its way to somewhere else, whose address the checksums are about (RFC 8200 section 8.1).
-            return TOO_MANY;
+        if protocol == ROUTING && extension.field::<u8, 3>() != 0 {
+            return NOT_FOLLOWED;
         }
         protocol = extension.field::<u8, 0>();
         let length = extension.field::<u8, 1>() as usize;
@@ -160,16 +173,18 @@ pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64
             },
         );
         if unit == 0 {
-            // 13 bits of offset, two reserved ones, one that says that more follow.
-            let place = u16::from_be(extension.field::<u16, 2>());
             identification = extension.field::<u32, 4>();
-            if place >> 3 != 0 {
-                return Extensions::new(at, protocol, Fragment::Later, identification);
-            }
-            if place & 1 != 0 {
-                fragment = Fragment::First;
+            // 13 bits of offset, two reserved ones, one that says that more follow. Neither: a packet that is whole all the
+            // same (RFC 6946).
+            let place = u16::from_be(extension.field::<u16, 2>());
+            if place >> 3 != 0 || place & 1 != 0 {
+                if is_extension(protocol) {
+                    return NOT_FOLLOWED;
+                }
+                let fragment = if place >> 3 != 0 { Fragment::Later } else { Fragment::First };
+                return Extensions::new(at, protocol, fragment, identification);
             }
         }
     }
-    TOO_MANY
+    NOT_FOLLOWED
 }
