@@ -120,7 +120,7 @@ fn backend_entry(
 /// The next hop of a backend, if it is known.
 pub fn next_hop(hops: &HashMap<IpAddr, Resolution>, address: IpAddr) -> Option<NextHop> {
     match hops.get(&address) {
-        Some(Resolution::Resolved(hop)) => Some(*hop),
+        Some(Resolution::Resolved { hop, .. }) => Some(*hop),
         _ => None,
     }
 }
