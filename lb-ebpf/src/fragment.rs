@@ -7,10 +7,11 @@ use lb_common::abi::{Backend, FragmentKey, FragmentNote, Mode};
 use lb_common::checksum::Delta;
 use lb_common::family::Family;
 use lb_common::outcome::Outcome;
-use lb_common::wire::ethernet;
+use lb_common::wire::{Frame as _, ethernet};
 use lb_common::wire::network::{Fragment, Network};
 
 use crate::connection_table::{jiffies, known_hop};
+use crate::counters;
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{How, Route, Verdict, route};
 use crate::maps::{FRAGMENTS, TICK_SHIFT};
@@ -101,7 +102,9 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     let fresh = |note: &&FragmentNote| {
         (jiffies().wrapping_sub(note.jiffies)) >> (TICK_SHIFT.load() & 63) <= REMEMBERED_TICKS
     };
-    let Some(note) = note.filter(fresh) else {
+    let noted = note.filter(fresh);
+    let noted = noted.and_then(|note| tables.backend(note.backend).map(|backend| (note, backend)));
+    let Some((note, backend)) = noted else {
         return Err(if tables.vip::<F>(network.destination).is_some() {
             Outcome::FragmentUnmatched
         } else {
@@ -111,7 +114,6 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     if network.time_to_live <= 1 {
         return Err(Outcome::TimeToLiveOver);
     }
-    let backend = tables.backend(note.backend).ok_or(Outcome::Impossible)?;
     if note.direction == FragmentNote::TO_BACKEND {
         to_backend::<F, K>(context, &network, &tables, note.backend, backend)
     } else {
@@ -137,6 +139,7 @@ fn to_backend<F: Path<K>, const K: usize>(
     if by_kernel && backend.mode != Mode::Nat as u8 {
         return Err(Outcome::NeighbourUnknown);
     }
+    counters::to_backend(id, Packet::of(context).length());
     let ethernet = words(&backend.ethernet);
     let verdict = Verdict {
         outcome: Outcome::FragmentToBackend,
@@ -185,6 +188,7 @@ fn to_client<F: Path<K>, const K: usize>(
         route::<F>(context, vip, client, network.length)
     };
     let packet = Packet::of(context);
+    counters::to_client(note.backend, packet.length());
     let moved = if client == network.destination {
         Delta::ZERO
     } else {

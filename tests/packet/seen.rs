@@ -9,7 +9,7 @@ use crate::frame::Frame;
 use crate::talk::Talk;
 
 /// What became of a frame, or should have.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// As the kernel's runner reports it.
     pub action: u32,
@@ -119,16 +119,35 @@ impl Seen {
     }
 }
 
-impl std::fmt::Debug for Seen {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "action {} {:?}", self.action, self.outcomes)?;
-        for (id, counters) in &self.backends {
-            write!(formatter, " backend {id} {counters:?}")?;
+impl Seen {
+    /// What is not as expected, in words; of frames only the lines that differ.
+    pub fn difference(&self, expected: &Self) -> String {
+        let mut text = format!("seen     {}\nexpected {}\n", self.summary(), expected.summary());
+        let lines = |frame: &[u8]| -> Vec<String> {
+            frame
+                .chunks(16)
+                .map(|line| line.iter().map(|byte| format!("{byte:02x} ")).collect())
+                .collect()
+        };
+        let (seen, expected) = (lines(&self.frame), lines(&expected.frame));
+        for number in 0..seen.len().max(expected.len()) {
+            let line = |of: &[String]| of.get(number).cloned().unwrap_or_default();
+            let (seen, expected) = (line(&seen), line(&expected));
+            if seen != expected {
+                text += &format!("{:5}: seen     {seen}\n       expected {expected}\n", number * 16);
+            }
         }
-        for (offset, line) in (0..).step_by(16).zip(self.frame.chunks(16)) {
-            write!(formatter, "\n  {offset:4} {line:02x?}")?;
-        }
-        Ok(())
+        text
+    }
+
+    fn summary(&self) -> String {
+        let Self {
+            action,
+            frame,
+            outcomes,
+            backends,
+        } = self;
+        format!("action {action} {outcomes:?} {backends:?} {} bytes", frame.len())
     }
 }
 

@@ -191,7 +191,8 @@ impl World {
         self.checked.fetch_add(1, Ordering::Relaxed);
         ensure!(
             seen == *expected,
-            "{purpose}: sent\n{frame:02x?}\nseen\n{seen:?}\nexpected\n{expected:?}"
+            "{purpose}: sent\n{frame:02x?}\n{}",
+            seen.difference(expected)
         );
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod checksums;
 mod connection;
+mod fragments;
 mod headers;
 
 use lb_tests::harness::Case;
@@ -15,7 +16,12 @@ use crate::world::World;
 type Topic = fn(Kind) -> anyhow::Result<usize>;
 
 pub fn cases() -> Vec<Case> {
-    [connection::cases(), headers::cases(), checksums::cases()]
+    [
+        connection::cases(),
+        headers::cases(),
+        checksums::cases(),
+        fragments::cases(),
+    ]
         .into_iter()
         .flatten()
         .collect()
