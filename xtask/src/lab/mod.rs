@@ -11,6 +11,7 @@
 //! [`Lab::up`] first removes what a run with this prefix left that was killed. Nothing outside is touched.
 
 mod balancer;
+mod bpf_filesystem;
 mod certificates;
 mod command;
 mod leftovers;
@@ -126,7 +127,11 @@ impl Lab {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         self.write("lab.json", &serde_json::to_string_pretty(&self.options)?)?;
-        network::build(&self.options.prefix, &self.options.binaries.veth_pass)?;
+        network::build(
+            &self.options.prefix,
+            &self.directory,
+            &self.options.binaries.veth_pass,
+        )?;
         let authority = CertificateAuthority::create(&self.directory)?;
         let site = authority.issue("site", &[SITE])?;
         for node in Node::WEB {

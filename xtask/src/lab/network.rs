@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
+use super::bpf_filesystem::BpfFilesystem;
 use super::command::{cannot_run, run};
 use super::namespace::Namespace;
 use super::node::Node;
@@ -76,8 +77,8 @@ fn without_offload(node: Node) -> &'static [&'static str] {
 /// Makes namespaces, wires, addresses and routes; none of them may exist.
 ///
 /// `veth_pass` is the object that is attached to the far ends of the balancer's wires: without a program there, veth drops
-/// what XDP transmits or redirects.
-pub(super) fn build(prefix: &str, veth_pass: &Path) -> anyhow::Result<()> {
+/// what XDP transmits or redirects. `directory` is the lab's own.
+pub(super) fn build(prefix: &str, directory: &Path, veth_pass: &Path) -> anyhow::Result<()> {
     for node in Node::ALL {
         let namespace = namespace(prefix, node);
         namespace.create()?;
@@ -107,11 +108,13 @@ pub(super) fn build(prefix: &str, veth_pass: &Path) -> anyhow::Result<()> {
             run(namespace.command("ethtool")?.args(["-K", device, "tx", "off"]))?;
         }
     }
+    let bpf_filesystem = BpfFilesystem::mount(directory)?;
     for (node, device) in FAR_ENDS {
         let mut ip = namespace(prefix, node).command("ip")?;
         ip.args(["link", "set", "dev", device, "xdpdrv", "object"])
             .arg(veth_pass)
-            .args(["section", "xdp"]);
+            .args(["section", "xdp"])
+            .env("TC_BPF_MNT", bpf_filesystem.path());
         run(&mut ip)?;
     }
     Ok(())
