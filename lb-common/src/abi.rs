@@ -20,10 +20,11 @@ pub const ABI_SECTION: &str = "lb_abi";
 pub const SERVICE_NUMBERS: u32 = 2048;
 /// Backend ids are 1 to 8,191: twice the 4,096 backends that there may be, for the same reason.
 pub const BACKEND_IDS: u32 = 1 << crate::connection_table::entry::BACKEND_BITS;
-/// Buckets of one copy of the service table, which has the VIPs as well.
-pub const SERVICE_BUCKETS: u32 = 4096;
-/// Buckets of one copy of the endpoint table.
-pub const ENDPOINT_BUCKETS: u32 = 8192;
+/// Buckets of one copy of the service table, which has the VIPs as well: twice as many as there may be entries, with which all
+/// find room.
+pub const SERVICE_BUCKETS: u32 = 8192;
+/// Buckets of one copy of the endpoint table, likewise.
+pub const ENDPOINT_BUCKETS: u32 = 16_384;
 /// [`SlotLine`]s of one copy of the slot pool: two million slots, current and previous ones. So 4,096 backends have 256 each in
 /// the hash tables of their services, and as many in those before the last change.
 pub const SLOT_LINES: u32 = 65_536;
@@ -386,7 +387,7 @@ pub struct BackendState<W> {
     /// Connections, for the choice of the least loaded: the program adds one for each that it opens, the daemon sets it
     /// right about once a second.
     pub load: W,
-    /// The weight that `load` is divided by, 1 to 256; written by the daemon.
+    /// The weight that `load` is divided by, 1 to 2,560; written by the daemon.
     pub weight: W,
     /// Counts the ports tried, for `full-nat`: the next one is its remainder.
     pub port_cursor: W,
