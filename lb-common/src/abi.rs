@@ -479,3 +479,52 @@ const _: () = {
     assert!(size_of::<FragmentNote>() == 32);
     assert!(crate::outcome::Outcome::COUNT < 256);
 };
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn memberships_round_trip(service: u16, backend: u16, next: u16, flags: u16) {
+            let membership = Membership { service, backend, next, flags };
+            prop_assert_eq!(Membership::unpack(membership.pack()), membership);
+            for flag in [Membership::WIDE, Membership::STATELESS, Membership::FULL_NAT] {
+                prop_assert_eq!(membership.is(flag), flags & flag != 0);
+            }
+        }
+
+        #[test]
+        fn a_listeners_number_and_flags_do_not_overlap(number: u16, flags in 0u64..16) {
+            let flags = flags << 16;
+            match Listener::new(number, flags) {
+                None => prop_assert_eq!((number, flags), (0, 0)),
+                Some(listener) => {
+                    prop_assert_eq!(listener.number(), number);
+                    let all = [Listener::WIDE, Listener::STATELESS, Listener::VIP, Listener::ANSWERS_ECHO];
+                    for flag in all {
+                        prop_assert_eq!(listener.is(flag), flags & flag != 0);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn an_address_is_its_bytes(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            let mut expected = bytes.clone();
+            expected.resize(16, 0);
+            prop_assert_eq!(address(&bytes).map(u64::to_ne_bytes).concat(), expected);
+        }
+    }
+
+    #[test]
+    fn stages_are_in_order_and_their_programs_differ() {
+        let mut names = std::collections::HashSet::new();
+        for (index, stage) in Stage::ALL.into_iter().enumerate() {
+            assert_eq!(stage as usize, index);
+            assert!(names.insert(stage.program()), "{stage:?}");
+        }
+    }
+}

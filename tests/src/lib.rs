@@ -4,5 +4,6 @@ pub mod expected_skips;
 pub mod harness;
 pub mod matrix;
 pub mod needs;
+pub mod parser_promises;
 pub mod programs;
 pub mod random_frames;
