@@ -31,6 +31,8 @@ use crate::untracked_answer::answers_without_entry;
 /// Bytes of an ICMP header (RFC 792, RFC 4443 section 2.1).
 const HEADER: usize = 8;
 const CHECKSUM: usize = 2;
+/// Of echo replies.
+const TIME_TO_LIVE: u8 = 64;
 
 /// A family's ICMP, as far as it matters to whoever passes it on.
 pub trait Icmp: Rewrite {
@@ -488,6 +490,7 @@ fn answer_echo<F: Icmp>(
     if !vip.is(Listener::ANSWERS_ECHO) {
         return Err(Outcome::IcmpNotOurs);
     }
+    F::renew(packet, TIME_TO_LIVE + 1)?;
     // Swapped addresses have the same sum, so that only the time to live changes the header's checksum.
     F::route(packet, Some(network.destination), Some(network.source), Delta::ZERO)?;
     let mut header = packet
