@@ -24,8 +24,9 @@ pub const BACKEND_IDS: u32 = 1 << crate::connection_table::entry::BACKEND_BITS;
 pub const SERVICE_BUCKETS: u32 = 4096;
 /// Buckets of one copy of the endpoint table.
 pub const ENDPOINT_BUCKETS: u32 = 8192;
-/// [`SlotLine`]s of one copy of the slot pool: a million slots, current and previous ones.
-pub const SLOT_LINES: u32 = 32_768;
+/// [`SlotLine`]s of one copy of the slot pool: two million slots, current and previous ones. So 4,096 backends have 256 each in
+/// the hash tables of their services, and as many in those before the last change.
+pub const SLOT_LINES: u32 = 65_536;
 /// Slots of a [`SlotLine`].
 pub const SLOTS_PER_LINE: u32 = 32;
 /// The most services that one endpoint may serve.

@@ -65,6 +65,19 @@ impl Delta {
     pub fn apply(self, checksum: u16) -> u16 {
         !add(!checksum, self.0)
     }
+
+    /// UDP's checksum after the change. Zero says that there is none, which stays so; the other zero of one's complement
+    /// stands for the checksum that is zero (RFC 768).
+    #[inline(always)]
+    pub fn apply_to_udp(self, checksum: u16) -> u16 {
+        if checksum == 0 {
+            return 0;
+        }
+        match self.apply(checksum) {
+            0 => 0xffff,
+            changed => changed,
+        }
+    }
 }
 
 /// The one's-complement sum of two words: one fold is enough, since the carry cannot carry again.

@@ -159,7 +159,8 @@ impl Family for Ipv6 {
 
     #[inline(always)]
     fn delta(old: [u64; 2], new: [u64; 2]) -> Delta {
-        let words = |[low, high]: [u64; 2]| [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32];
+        let words =
+            |[low, high]: [u64; 2]| [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32];
         Delta::of_words(words(old), words(new))
     }
 

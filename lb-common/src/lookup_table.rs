@@ -210,7 +210,9 @@ mod tests {
             for count in [5, 16, 100, 1024] {
                 let ports = (0..count).map(|i: u16| 1000u16.wrapping_add(i.wrapping_mul(step)));
                 let ports: std::collections::BTreeSet<_> = ports.collect();
-                let both = ports.iter().flat_map(|port| [endpoint(*port, TCP), endpoint(*port, UDP)]);
+                let both = ports
+                    .iter()
+                    .flat_map(|port| [endpoint(*port, TCP), endpoint(*port, UDP)]);
                 builds(&format!("{count} ports {step} apart, both protocols"), both);
                 let wide = ports
                     .iter()

@@ -31,10 +31,7 @@ pub struct HopSlot<W> {
 
 impl Hop {
     /// None. Not an `Option`: what that leaves undefined, LLVM copies all the same, and the kernel's verifier refuses it.
-    pub const UNKNOWN: Self = Self {
-        neighbour: 0,
-        own: 0,
-    };
+    pub const UNKNOWN: Self = Self { neighbour: 0, own: 0 };
 
     /// Whether it is one.
     #[inline(always)]

@@ -84,7 +84,7 @@ pub fn give(which: u32, low: u64, high: u64, owner: u64, now: u16, take: Take) -
         };
         let offset = (place % count) as u32;
         let port = outer.first_port.wrapping_add(offset as u16);
-        let which = u64::from(outer.first_element + offset) << 32 | u64::from(id) << 16 | u64::from(port);
+        let which = u64::from(outer.first_element + offset) << 16 | u64::from(port);
         if take(which, low, high, owner, now) != 0 {
             return u64::from(port);
         }
@@ -107,18 +107,18 @@ pub fn give_wide(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
     give(which, low, high, owner, now, global::take_port_wide)
 }
 
-/// Takes the port that an element stands for, if nobody has it (1). `which`: the element, the backend's id, the port; then
-/// the owner's address and the rest of what an element says of it.
+/// Takes the port that an element stands for, if nobody has it (1). `which`: the element and the port; then the owner's
+/// address and the rest of what an element says of it.
 #[inline(always)]
 pub fn take<F: Table<K>, const K: usize>(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64 {
-    let (id, port) = ((which >> 16) as u16, which as u16);
-    let Some(entry) = element(&PORTS, (which >> 32) as u32) else {
+    let port = which as u16;
+    let Some(entry) = element(&PORTS, (which >> 16) as u32) else {
         return 0;
     };
     let taken = entry.taken.load();
     if taken != 0 {
         let age = now.wrapping_sub(taken as u16);
-        if age <= REST || is_in_use::<F, K>(entry, id, port) {
+        if age <= REST || is_in_use::<F, K>(entry, port) {
             return 0;
         }
     }
@@ -131,17 +131,17 @@ pub fn take<F: Table<K>, const K: usize>(which: u64, low: u64, high: u64, owner:
     1
 }
 
-/// Whether the connection that an element names has an entry that says so too. One that is over is forgotten: its client's
-/// last packets must not get into the connection that has the port next.
+/// Whether the connection that an element names has an entry that says so too, whichever backend that has: those that lead to
+/// one server from one address share elements. One that is over is forgotten: its client's last packets must not get into the
+/// connection that has the port next.
 #[inline(always)]
-fn is_in_use<F: Table<K>, const K: usize>(entry: &PortEntry<SharedWord>, id: u16, port: u16) -> bool {
+fn is_in_use<F: Table<K>, const K: usize>(entry: &PortEntry<SharedWord>, port: u16) -> bool {
     let owner = read::<F>(entry);
     let key = F::key(owner.address, owner.port, owner.service, owner.vip_port);
     let Some((way, value)) = F::home(&key).and_then(|home| home.find(&key)) else {
         return false;
     };
-    let is_here = value.backend() == id && value.port() == port;
-    is_here && !(value.state() == State::Closed && way.remove(value))
+    value.port() == port && !(value.state() == State::Closed && way.remove(value))
 }
 
 /// Who has the port that a backend's packet is for, if it is one of the balancer's towards that backend.

@@ -5,3 +5,4 @@ pub mod harness;
 pub mod matrix;
 pub mod needs;
 pub mod programs;
+pub mod random_frames;

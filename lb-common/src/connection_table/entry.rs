@@ -55,16 +55,7 @@ impl Value {
     /// The state; an unknown one, which only a newer program could have written, counts as closed.
     #[inline(always)]
     pub fn state(self) -> State {
-        match self.state_bits() {
-            2 => State::SynSeen,
-            3 => State::SynAckSeen,
-            4 => State::Unconfirmed,
-            5 => State::Established,
-            6 => State::ClientFin,
-            7 => State::BackendFin,
-            8 => State::Reset,
-            _ => State::Closed,
-        }
+        State::stored(self.state_bits())
     }
 
     /// The backend that has the connection.

@@ -94,11 +94,8 @@ const CUT_OFF: u64 = 0;
 const NOT_FOLLOWED: u64 = 1;
 
 impl Extensions {
-    fn new(offset: usize, protocol: u8, fragment: Fragment, identification: u32) -> u64 {
-        offset as u64
-            | u64::from(protocol) << 16
-            | (fragment as u64) << 24
-            | u64::from(identification) << 32
+    fn packed(offset: usize, protocol: u8, fragment: Fragment, identification: u32) -> u64 {
+        offset as u64 | u64::from(protocol) << 16 | (fragment as u64) << 24 | u64::from(identification) << 32
     }
 
     #[inline(always)]
@@ -143,8 +140,7 @@ impl Extensions {
 pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64 {
     let (mut at, mut protocol) = (offset, next_header);
     let mut identification = 0;
-    // One round more than extension headers, for what follows the last one.
-    for _ in 0..EXTENSIONS + 1 {
+    for _ in 0..EXTENSIONS {
         if at > FURTHEST {
             return NOT_FOLLOWED;
         }
@@ -153,7 +149,7 @@ pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64
             AUTHENTICATION => 4,
             FRAGMENT => 0,
             // A transport protocol; or no next header, or one that is not known: nothing that could be balanced.
-            _ => return Extensions::new(at, protocol, Fragment::Whole, identification),
+            _ => return Extensions::packed(at, protocol, Fragment::Whole, identification),
         };
         let Some(extension) = frame.window::<8>(at) else {
             return CUT_OFF;
@@ -181,10 +177,17 @@ pub fn walk<F: Frame + ?Sized>(frame: &F, offset: usize, next_header: u8) -> u64
                 if is_extension(protocol) {
                     return NOT_FOLLOWED;
                 }
-                let fragment = if place >> 3 != 0 { Fragment::Later } else { Fragment::First };
-                return Extensions::new(at, protocol, fragment, identification);
+                let fragment = if place >> 3 != 0 {
+                    Fragment::Later
+                } else {
+                    Fragment::First
+                };
+                return Extensions::packed(at, protocol, fragment, identification);
             }
         }
     }
-    NOT_FOLLOWED
+    if is_extension(protocol) {
+        return NOT_FOLLOWED;
+    }
+    Extensions::packed(at, protocol, Fragment::Whole, identification)
 }

@@ -5,11 +5,15 @@
 
 use core::marker::PhantomData;
 
+#[cfg(not(target_arch = "bpf"))]
+pub mod classify;
 pub mod ethernet;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod network;
 pub mod reset;
+pub mod segment;
 pub mod transport;
 
 /// Types that any bytes are a valid value of.

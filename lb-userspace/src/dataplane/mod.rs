@@ -18,7 +18,7 @@ pub use attach::Attachment;
 pub use clock::Clock;
 pub use connections::{Connection, ConnectionTable};
 pub use counters::Counters;
-pub use interface::mtu;
+pub use interface::{mtu, strips_vlan_tags};
 pub use load::{LoadOptions, PROGRAM};
 pub use loader::Dataplane;
 pub use object::{Object, ObjectError};

@@ -115,7 +115,7 @@ impl Engine {
             port: backend.port,
             weight: backend.weight,
             backup: backend.backup,
-            slow_start_percent: None,
+            slow_start_percent: desired.slow_start,
             state: desired.state,
             eligible: desired.share > 0,
             health: self.health(service, &backend.name),

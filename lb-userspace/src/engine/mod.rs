@@ -3,6 +3,7 @@
 
 mod change;
 mod handle;
+mod housekeeping;
 mod look;
 mod vips;
 
@@ -19,25 +20,23 @@ use crate::api::Refusal;
 use crate::api::types::{AddBackend, ChangeBackend, Changed, Reloaded};
 use crate::config::{Config, ConfigError};
 use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot, mtu};
-use crate::desired_state::{DesiredService, Inputs, with_overrides};
+use crate::desired_state::{DesiredService, Inputs, Recoveries, with_overrides};
 use crate::handoff::DrainOutcome;
 use crate::health::{self, Monitor, Status, Target, TargetId};
-use crate::host_checks;
 use crate::neighbours::{NeighbourError, Resolution, Resolver, Watch};
 use crate::observed_state::Observed;
 use crate::persisted::{Overrides, PersistError};
-use crate::reconcile::{self, Exhausted, Identities};
+use crate::reconcile::{self, Exhausted, Identities, SlotTables};
 
 pub use handle::EngineHandle;
 
+use housekeeping::Housekeeping;
 use vips::Vips;
 
 /// Health and neighbour changes within this time become one change of the tables.
 const COALESCE: Duration = Duration::from_millis(20);
-/// How often departures are looked after.
+/// How often it is looked after what changes by itself.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// How often timed-out entries are swept; they must be within 2^15 ticks, a day and a half, of their end.
-const SWEEP_EVERY: u32 = 60;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +72,10 @@ pub struct Engine {
     identities: Identities,
     /// What the tables say now, and what is shown: health that is known but not in them yet would be a promise.
     desired: Vec<DesiredService>,
+    recoveries: Recoveries,
     published: Vec<ServiceEntry>,
     published_mtu: u32,
+    slot_tables: SlotTables,
     hops: HashMap<IpAddr, Resolution>,
     dataplane: Dataplane,
     monitor: Monitor,
@@ -82,7 +83,7 @@ pub struct Engine {
     vips: Vips,
     started: Instant,
     warned: BTreeSet<String>,
-    housekeepings: u32,
+    housekeeping: Housekeeping,
     #[cfg(feature = "log")]
     program_log: Option<crate::task::OwnedTask>,
 }
@@ -116,7 +117,9 @@ struct Next {
     handed_off: BTreeSet<String>,
     identities: Identities,
     desired: Vec<DesiredService>,
+    recoveries: Recoveries,
     entries: Vec<ServiceEntry>,
+    slot_tables: SlotTables,
     snapshot: Snapshot,
 }
 
@@ -146,8 +149,10 @@ impl Engine {
             handed_off: BTreeSet::new(),
             identities: Identities::default(),
             desired: Vec::new(),
+            recoveries: Recoveries::default(),
             published: Vec::new(),
             published_mtu: 0,
+            slot_tables: SlotTables::default(),
             hops: HashMap::new(),
             dataplane,
             monitor: Monitor::new(health_events),
@@ -155,7 +160,7 @@ impl Engine {
             vips: Vips::default(),
             started: Instant::now(),
             warned: BTreeSet::new(),
-            housekeepings: 0,
+            housekeeping: Housekeeping::default(),
             #[cfg(feature = "log")]
             program_log: None,
         };
@@ -266,7 +271,10 @@ impl Engine {
     ) -> Result<Next, Refusal> {
         let effective = with_overrides(&file, &overrides);
         effective.weights_fit().map_err(Refusal::Invalid)?;
-        let desired = self.desired(&effective, &overrides, &handed_off);
+        let mut desired = self.desired(&effective, &overrides, &handed_off);
+        let now = Instant::now();
+        let recoveries = self.recoveries.after(&self.desired, &desired, now);
+        recoveries.apply(&mut desired, now);
         let clock = self.dataplane.clock();
         let mut identities = self.identities.clone();
         identities
@@ -276,7 +284,7 @@ impl Engine {
                 |id| self.counters(id),
             )
             .map_err(|error: Exhausted| Refusal::Conflict(error.to_string()))?;
-        let entries = reconcile::entries(&desired, &identities, &self.hops);
+        let (entries, slot_tables) = reconcile::entries(&desired, &identities, &self.hops, &self.slot_tables);
         let snapshot = Snapshot::build(&entries).map_err(|error| Refusal::Conflict(error.to_string()))?;
         Ok(Next {
             file,
@@ -285,7 +293,9 @@ impl Engine {
             handed_off,
             identities,
             desired,
+            recoveries,
             entries,
+            slot_tables,
             snapshot,
         })
     }
@@ -329,61 +339,11 @@ impl Engine {
             self.published_mtu = mtu;
         }
         self.desired = next.desired;
+        self.recoveries = next.recoveries;
+        self.slot_tables = next.slot_tables;
         if retarget {
             self.monitor.set_targets(targets(&self.effective));
         }
-    }
-
-    /// Once a second: lets go of what has left and whose last connection has ended, sweeps, and warns of what is new.
-    async fn keep_house(&mut self) {
-        self.housekeepings = self.housekeepings.wrapping_add(1);
-        // What is leaving waits for its last entry, also for one that has timed out.
-        if (self.identities.has_departures() || self.housekeepings.is_multiple_of(SWEEP_EVERY))
-            && let Ok(now) = self.dataplane.now()
-        {
-            let swept = self.dataplane.connections().sweep(now);
-            tracing::debug!(swept, "swept timed-out connections");
-        }
-        if self.identities.has_departures()
-            && let Some(observed) = self.observe()
-        {
-            self.see_off(&observed).await;
-        }
-        self.warn();
-    }
-
-    /// Takes what has left, and has no connection left, out of the tables.
-    async fn see_off(&mut self, observed: &Observed) {
-        let mut identities = self.identities.clone();
-        identities.give_back(observed);
-        let changed = identities.let_go(observed, |id| self.counters(id));
-        let before = std::mem::replace(&mut self.identities, identities);
-        if !changed {
-            return;
-        }
-        if !self.reconcile() {
-            // The tables still hold them, so their numbers are not free.
-            self.identities = before;
-            return;
-        }
-        let leaving = leaving_vips(&self.identities);
-        if let Err(error) = self.vips.set(&self.file.services, &leaving).await {
-            tracing::error!(%error, "cannot take off the VIPs that nobody needs any more");
-        }
-    }
-
-    /// Logs each warning when it appears. The first second is for neighbours to answer.
-    fn warn(&mut self) {
-        if self.started.elapsed() < 2 * HOUSEKEEPING {
-            return;
-        }
-        let warnings: BTreeSet<_> = host_checks::warnings(&self.effective, &self.hops)
-            .into_iter()
-            .collect();
-        for warning in warnings.difference(&self.warned) {
-            tracing::warn!("{warning}");
-        }
-        self.warned = warnings;
     }
 
     fn observe(&self) -> Option<Observed> {

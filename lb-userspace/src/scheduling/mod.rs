@@ -1,6 +1,10 @@
 //! Slot tables: every scheduler is a sequence of backend ids that the program deals connections out by.
 
+mod least_connections;
+mod maglev;
+mod random;
 mod round_robin;
+mod source_hash;
 
 use std::net::SocketAddr;
 
@@ -8,7 +12,8 @@ use lb_common::abi::Choice;
 
 use crate::config::Scheduler;
 
-pub use round_robin::{slots_needed, weighted_round_robin};
+pub use maglev::{TABLE_SIZES, table_size};
+pub use round_robin::slots_needed;
 
 /// A backend that may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +26,16 @@ pub struct Candidate {
     pub share: u16,
 }
 
-/// The slots of a service.
+/// The slots of a service; empty if no candidate has a share. The candidates are all of its backends, those without a share
+/// included: how many there are decides how large a hash table is.
 pub fn slots(scheduler: Scheduler, candidates: &[Candidate]) -> Vec<u16> {
-    let weights: Vec<_> = candidates.iter().map(|it| (it.id, it.share)).collect();
-    let _ = scheduler;
-    weighted_round_robin(&weights)
+    match scheduler {
+        Scheduler::RoundRobin => round_robin::slots(candidates),
+        Scheduler::LeastConnections => least_connections::slots(candidates),
+        Scheduler::Random => random::slots(candidates),
+        Scheduler::Maglev => maglev::slots(candidates),
+        Scheduler::SourceHash => source_hash::slots(candidates),
+    }
 }
 
 /// How the program takes a slot. `None`: of a service that has none.
@@ -36,5 +46,79 @@ pub fn choice(scheduler: Option<Scheduler>) -> Choice {
         Some(Scheduler::Maglev) => Choice::Hash,
         Some(Scheduler::SourceHash) => Choice::Source,
         Some(Scheduler::Random) => Choice::Random,
+    }
+}
+
+/// How many slots a service with backends of these weights takes of the program's pool, those before the last change
+/// included.
+pub fn room(scheduler: Scheduler, weights: impl Iterator<Item = u16> + Clone) -> usize {
+    if scheduler.hashes() {
+        2 * table_size(weights.count())
+    } else {
+        slots_needed(weights)
+    }
+}
+
+/// Each id so often as its share says, divided by the shares' common divisor; in no particular order.
+fn by_share(candidates: &[Candidate]) -> Vec<u16> {
+    let divisor = round_robin::common_divisor(candidates.iter().map(|it| it.share));
+    let times = |it: &Candidate| std::iter::repeat_n(it.id, usize::from(it.share / divisor));
+    candidates.iter().flat_map(times).collect()
+}
+
+#[cfg(test)]
+fn candidates(shares: &[u16]) -> Vec<Candidate> {
+    (1..)
+        .zip(shares)
+        .map(|(id, share)| Candidate {
+            id,
+            endpoint: SocketAddr::from(([198, 18, (id / 250) as u8, (id % 250) as u8], 443)),
+            share: *share,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [Scheduler; 5] = [
+        Scheduler::RoundRobin,
+        Scheduler::LeastConnections,
+        Scheduler::Random,
+        Scheduler::Maglev,
+        Scheduler::SourceHash,
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whoever has a share has a slot, whoever has none has none; and there is always as much room as was reckoned.
+        #[test]
+        fn slots_are_theirs_who_have_a_share(shares in prop::collection::vec(0u16..=256, 0..40)) {
+            let candidates = candidates(&shares);
+            for scheduler in ALL {
+                let slots = slots(scheduler, &candidates);
+                for it in &candidates {
+                    prop_assert_eq!(slots.contains(&it.id), it.share > 0, "{:?} {}", scheduler, it.id);
+                }
+                let copies = if scheduler.hashes() { 2 } else { 1 };
+                prop_assert!(slots.len() * copies <= room(scheduler, shares.iter().copied()));
+            }
+        }
+    }
+
+    #[test]
+    fn as_many_services_and_backends_as_there_may_be_fit_however_they_are_distributed() {
+        const POOL: usize = (lb_common::abi::SLOT_LINES * lb_common::abi::SLOTS_PER_LINE) as usize;
+        const SERVICES: usize = 1024;
+        const BACKENDS: usize = 4096;
+        let of = |backends: usize| room(Scheduler::Maglev, vec![1; backends].into_iter());
+        assert!(SERVICES * of(BACKENDS / SERVICES) <= POOL);
+        // No backend costs more than the pool has for each of as many as there may be.
+        for backends in 1..=BACKENDS {
+            assert!(of(backends) * BACKENDS <= backends * POOL, "{backends}");
+        }
     }
 }

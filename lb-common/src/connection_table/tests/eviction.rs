@@ -36,13 +36,31 @@ fn eviction_order() {
     let cases: &[Case] = &[
         (
             "an empty way before all",
-            [expired, closed, old_half_open, live, Value::EMPTY, expired, live, live],
+            [
+                expired,
+                closed,
+                old_half_open,
+                live,
+                Value::EMPTY,
+                expired,
+                live,
+                live,
+            ],
             Some(1004),
             None,
         ),
         (
             "what expired first",
-            [live, closed, old_half_open, expired, live, long_expired, live, expired],
+            [
+                live,
+                closed,
+                old_half_open,
+                expired,
+                live,
+                long_expired,
+                live,
+                expired,
+            ],
             Some(1005),
             None,
         ),
@@ -60,7 +78,16 @@ fn eviction_order() {
         ),
         (
             "a half-open one in its last tick",
-            [live, in_state(State::Unconfirmed, 100), live, reset, live, live, live, live],
+            [
+                live,
+                in_state(State::Unconfirmed, 100),
+                live,
+                reset,
+                live,
+                live,
+                live,
+                live,
+            ],
             Some(1001),
             Some(0),
         ),
@@ -132,9 +159,13 @@ fn the_emptier_bucket_is_filled_first() {
     for (i, way) in home.first.ways().iter().take(2).enumerate() {
         assert!(way.replace(Value::EMPTY, &[1000 + i as u64], established(1, 200)));
     }
-    let count = |bucket: &Bucket<AtomicU64, 1>| bucket.ways().iter().filter(|way| way.read().is_some()).count();
+    let count =
+        |bucket: &Bucket<AtomicU64, 1>| bucket.ways().iter().filter(|way| way.read().is_some()).count();
     for (key, expected) in [(7, (2, 1)), (8, (2, 2)), (9, (3, 2)), (10, (3, 3))] {
-        assert!(matches!(home.insert(&[key], established(1, 200), NOW), Inserted::Stored));
+        assert!(matches!(
+            home.insert(&[key], established(1, 200), NOW),
+            Inserted::Stored
+        ));
         let mut found = (count(home.first), count(home.second));
         if found.0 + found.1 == 5 {
             // Both were equally full: either will do.
@@ -240,7 +271,12 @@ fn a_duplicate_that_changes_meanwhile_goes_all_the_same() {
     let buckets: [Bucket<Changing, 1>; 2] = Default::default();
     let [first, second, ..] = buckets[0].ways();
     assert!(first.replace(Value::EMPTY, &[7], established(2, 200)));
-    assert!(buckets[1].ways().iter().all(|way| way.replace(Value::EMPTY, &[1000], established(1, 200))));
+    assert!(
+        buckets[1]
+            .ways()
+            .iter()
+            .all(|way| way.replace(Value::EMPTY, &[1000], established(1, 200)))
+    );
     second.value.after(4, ours.with(State::SynAckSeen, 3, Tick(111)));
     let inserted = Home::new(&buckets[0], &buckets[1]).insert(&[7], ours, NOW);
     assert!(

@@ -63,7 +63,12 @@ where
     [u64; K]: Numbered,
 {
     fn contents(&self) -> HashMap<[u64; K], Value> {
-        let entries: Vec<_> = self.table.iter().flat_map(Bucket::ways).filter_map(Way::read).collect();
+        let entries: Vec<_> = self
+            .table
+            .iter()
+            .flat_map(Bucket::ways)
+            .filter_map(Way::read)
+            .collect();
         let map: HashMap<_, _> = entries.iter().copied().collect();
         assert_eq!(map.len(), entries.len(), "a key twice");
         map
@@ -90,10 +95,16 @@ where
         let inserted = at(&self.table, &key).insert(&key, value, self.now);
         let before = std::mem::take(&mut self.model);
         self.model = self.contents();
-        let gone: Vec<_> = before.keys().filter(|key| !self.model.contains_key(*key)).collect();
+        let gone: Vec<_> = before
+            .keys()
+            .filter(|key| !self.model.contains_key(*key))
+            .collect();
         match (neighbours.len() < 2 * WAYS, first_to_go) {
             (true, _) => {
-                assert!(matches!(inserted, Inserted::Stored), "there is room: {inserted:?}");
+                assert!(
+                    matches!(inserted, Inserted::Stored),
+                    "there is room: {inserted:?}"
+                );
                 assert!(gone.is_empty());
             }
             (false, Some((how, _))) => {

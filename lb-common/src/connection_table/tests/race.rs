@@ -80,10 +80,14 @@ where
     for (key, value) in table.iter().flat_map(Bucket::ways).filter_map(Way::read) {
         entries.entry(key).or_default().push(value);
     }
-    let numbers: HashMap<_, _> = (0..KEYS).map(|number| (<[u64; K]>::numbered(number), number)).collect();
+    let numbers: HashMap<_, _> = (0..KEYS)
+        .map(|number| (<[u64; K]>::numbered(number), number))
+        .collect();
     let mut duplicates = 0;
     for (key, values) in &entries {
-        let number = numbers.get(key).unwrap_or_else(|| panic!("{key:x?} was never inserted"));
+        let number = numbers
+            .get(key)
+            .unwrap_or_else(|| panic!("{key:x?} was never inserted"));
         assert!(values.iter().all(|value| value.backend() == backend_of(*number)));
         duplicates += values.len() - 1;
     }

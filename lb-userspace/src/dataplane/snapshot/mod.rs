@@ -230,7 +230,7 @@ impl ServiceEntry {
 
 impl Forwarding {
     /// Whether the backend's answers come by here, so that they have to be found.
-    fn is_answered_here(self) -> bool {
+    pub fn is_answered_here(self) -> bool {
         matches!(self, Self::Nat | Self::FullNat { .. })
     }
 }
