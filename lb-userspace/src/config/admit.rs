@@ -8,7 +8,7 @@ use super::{Backend, Config, Mode, Service, limits, rules};
 use crate::scheduling::room;
 
 impl Config {
-    /// Whether the weights of all backends fit into the kernel's tables.
+    /// Whether the slots that backends are chosen by fit into the kernel's tables.
     ///
     /// # Errors
     /// By how much they do not, in a sentence.
@@ -22,8 +22,8 @@ impl Config {
             return Ok(());
         }
         Err(format!(
-            "the backends' weights need {needed} slots together, and {} are allowed: use smaller weights, or ones \
-             with a common divisor",
+            "the backends' weights, the tables of maglev and source-hash, and the steps of slow starts need {needed} slots \
+             together, and {} are allowed: use smaller weights, or leave slow_start out of some services",
             limits::SLOTS
         ))
     }
