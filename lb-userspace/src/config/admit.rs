@@ -5,6 +5,8 @@ use std::fmt::Display;
 use super::sharing::Use;
 use super::validate::backend::ONLY_BACKUPS;
 use super::{Backend, Config, Mode, Service, limits, rules};
+use std::num::NonZeroU16;
+
 use crate::scheduling::room;
 
 impl Config {
@@ -83,7 +85,7 @@ impl Config {
             return Err(told("backup", &true, ONLY_BACKUPS));
         }
         let port = rules::backend_port(new.port, &into.ports, into.mode)
-            .map_err(|what| told("port", &new.port.map_or(0, |port| port.get()), &what))?;
+            .map_err(|what| told("port", &new.port.map_or(0, NonZeroU16::get), &what))?;
         let new = &Backend { port, ..new.clone() };
         self.admits_address(into, new)
             .map_err(|what| told("address", &new.address, &what))?;
