@@ -20,12 +20,14 @@ pub const ABI_SECTION: &str = "lb_abi";
 pub const SERVICE_NUMBERS: u32 = 2048;
 /// Backend ids are 1 to 8,191: twice the 4,096 backends that there may be, for the same reason.
 pub const BACKEND_IDS: u32 = 1 << crate::connection_table::entry::BACKEND_BITS;
-/// Buckets of one copy of the service table, which has the VIPs as well.
-pub const SERVICE_BUCKETS: u32 = 4096;
-/// Buckets of one copy of the endpoint table.
-pub const ENDPOINT_BUCKETS: u32 = 8192;
-/// [`SlotLine`]s of one copy of the slot pool: a million slots, current and previous ones.
-pub const SLOT_LINES: u32 = 32_768;
+/// Buckets of one copy of the service table, which has the VIPs as well: twice as many as there may be entries, with which all
+/// find room.
+pub const SERVICE_BUCKETS: u32 = 8192;
+/// Buckets of one copy of the endpoint table, likewise.
+pub const ENDPOINT_BUCKETS: u32 = 16_384;
+/// [`SlotLine`]s of one copy of the slot pool: two million slots, current and previous ones. So 4,096 backends have 256 each in
+/// the hash tables of their services, and as many in those before the last change.
+pub const SLOT_LINES: u32 = 65_536;
 /// Slots of a [`SlotLine`].
 pub const SLOTS_PER_LINE: u32 = 32;
 /// The most services that one endpoint may serve.
@@ -47,67 +49,59 @@ pub fn address(bytes: &[u8]) -> Address {
     [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]].map(u64::from_ne_bytes)
 }
 
-/// The programs that go on where the attached one does not, and their places in `PROGRAMS`. Each is looked at by the kernel's
-/// verifier by itself, and has a stack of its own.
-#[repr(u32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// IPv6 packets of known connections.
-    Ipv6 = 0,
-    /// IPv4 packets of services of several ports, whose keys need room for the port.
-    Ipv4Wide = 1,
-    /// Packets of connections that are not known.
-    UnknownIpv4 = 2,
-    /// Likewise.
-    UnknownIpv6 = 3,
-    /// Likewise.
-    UnknownIpv4Wide = 4,
-    /// ICMP over IPv4.
-    Icmp = 5,
-    /// ICMPv6.
-    Icmpv6 = 6,
-    /// Later IPv4 fragments.
-    Ipv4Fragment = 7,
-    /// Later IPv6 fragments.
-    Ipv6Fragment = 8,
-    /// IPv4 packets that are answered in a backend's stead.
-    AnswerIpv4 = 9,
-    /// IPv6 packets that are answered in a backend's stead.
-    AnswerIpv6 = 10,
+macro_rules! stages {
+    ($( $(#[doc = $meaning:literal])+ $variant:ident = $program:literal, )*) => {
+        /// The programs that go on where the attached one does not, and their places in `PROGRAMS`. Each is looked at by the
+        /// kernel's verifier by itself, and has a stack of its own.
+        #[repr(u32)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Stage {
+            $( $(#[doc = $meaning])+ $variant, )*
+        }
+
+        impl Stage {
+            /// Every stage, in the order of their places.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name of the program.
+            pub const fn program(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $program, )*
+                }
+            }
+        }
+    };
 }
 
-impl Stage {
-    /// Every stage.
-    pub const ALL: [Self; 11] = [
-        Self::Ipv6,
-        Self::Ipv4Wide,
-        Self::UnknownIpv4,
-        Self::UnknownIpv6,
-        Self::UnknownIpv4Wide,
-        Self::Icmp,
-        Self::Icmpv6,
-        Self::Ipv4Fragment,
-        Self::Ipv6Fragment,
-        Self::AnswerIpv4,
-        Self::AnswerIpv6,
-    ];
-
-    /// The name of the program.
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::Ipv6 => "lb_ipv6",
-            Self::Ipv4Wide => "lb_ipv4_wide",
-            Self::UnknownIpv4 => "lb_new_ipv4",
-            Self::UnknownIpv6 => "lb_new_ipv6",
-            Self::UnknownIpv4Wide => "lb_new_ipv4_wide",
-            Self::Icmp => "lb_icmp",
-            Self::Icmpv6 => "lb_icmpv6",
-            Self::Ipv4Fragment => "lb_ipv4_fragment",
-            Self::Ipv6Fragment => "lb_ipv6_fragment",
-            Self::AnswerIpv4 => "lb_answer_ipv4",
-            Self::AnswerIpv6 => "lb_answer_ipv6",
-        }
-    }
+stages! {
+    /// IPv6 packets of known connections.
+    Ipv6 = "lb_ipv6",
+    /// IPv4 packets of services of several ports, whose keys need room for the port.
+    Ipv4Wide = "lb_ipv4_wide",
+    /// Clients' packets of connections that are not known, IPv4.
+    NewIpv4 = "lb_new_ipv4",
+    /// Likewise, of services of several ports.
+    NewIpv4Wide = "lb_new_ipv4_wide",
+    /// Likewise, IPv6.
+    NewIpv6 = "lb_new_ipv6",
+    /// Backends' packets of connections that are not known, IPv4.
+    UntrackedIpv4 = "lb_untracked_ipv4",
+    /// Likewise, of services of several ports.
+    UntrackedIpv4Wide = "lb_untracked_ipv4_wide",
+    /// Likewise, IPv6.
+    UntrackedIpv6 = "lb_untracked_ipv6",
+    /// ICMP over IPv4.
+    Icmp = "lb_icmp",
+    /// ICMPv6.
+    Icmpv6 = "lb_icmpv6",
+    /// Later IPv4 fragments.
+    Ipv4Fragment = "lb_ipv4_fragment",
+    /// Later IPv6 fragments.
+    Ipv6Fragment = "lb_ipv6_fragment",
+    /// IPv4 packets that are answered in a backend's stead.
+    AnswerIpv4 = "lb_answer_ipv4",
+    /// IPv6 packets that are answered in a backend's stead.
+    AnswerIpv6 = "lb_answer_ipv6",
 }
 
 /// The words that say which copy is active and how to look things up in it. One element.
@@ -393,7 +387,7 @@ pub struct BackendState<W> {
     /// Connections, for the choice of the least loaded: the program adds one for each that it opens, the daemon sets it
     /// right about once a second.
     pub load: W,
-    /// The weight that `load` is divided by, 1 to 256; written by the daemon.
+    /// The weight that `load` is divided by, 1 to 2,560; written by the daemon.
     pub weight: W,
     /// Counts the ports tried, for `full-nat`: the next one is its remainder.
     pub port_cursor: W,
@@ -529,7 +523,7 @@ mod tests {
     fn stages_are_in_order_and_their_programs_differ() {
         let mut names = std::collections::HashSet::new();
         for (index, stage) in Stage::ALL.into_iter().enumerate() {
-            assert_eq!(stage as usize, index);
+            assert_eq!(*stage as usize, index);
             assert!(names.insert(stage.program()), "{stage:?}");
         }
     }

@@ -12,6 +12,7 @@ use lb_common::outcome::Outcome;
 use lb_common::word::Word as _;
 
 use crate::connection_table::Table;
+use crate::global;
 use crate::maps::{BACKEND_STATES, SELECTION_SEED, SERVICE_STATES, element};
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
@@ -20,8 +21,6 @@ use crate::service_lookup::Tables;
 
 /// How often another slot is tried when one cannot be had.
 const CHOICES: u32 = 4;
-/// In a packed choice, the outcome's index lies above the backend's id.
-const OUTCOME_SHIFT: u32 = 16;
 
 /// A range of slots in the pool: at least one.
 #[derive(Clone, Copy)]
@@ -107,7 +106,7 @@ fn next_in_round(number: u16) -> Result<u64, Outcome> {
 }
 
 #[inline(always)]
-fn random() -> u32 {
+pub fn random() -> u32 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_get_prandom_u32() }
 }
@@ -136,62 +135,31 @@ pub fn hash_client<F: Family>(address: F::Address, port: u16) -> u64 {
     SELECTION_SEED.load().hash(&[low, high, u64::from(port)])
 }
 
-/// A backend for a packet's connection.
+/// A backend for a packet's connection: another one if the first cannot be had, since the client is the backend itself, or
+/// its port already talks to that endpoint through another service, or it is the one to `avoid` (0: none).
 #[inline(always)]
 pub fn choose<F: Path<K>, const K: usize>(
     context: &XdpContext,
+    segment: &Segment<F>,
     tables: &Tables,
     number: u16,
     by: By,
+    avoid: u16,
 ) -> Result<u16, Outcome> {
-    let packed = F::choose(context.ctx, tables.copy(), number, (by == By::Hash) as u8);
-    match packed as u16 {
-        0 => Err(Outcome::from_index((packed >> OUTCOME_SHIFT) as u32).unwrap_or(Outcome::Impossible)),
-        id => Ok(id),
-    }
-}
-
-/// What [`choose`] unpacks.
-#[inline(always)]
-pub fn packed<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, number: u16, by_hash: u8) -> u64 {
-    let by = if by_hash == 0 { By::Service } else { By::Hash };
-    let context = XdpContext::new(context);
-    let chosen = match Tables::of(copy) {
-        Ok(tables) => choose_from::<F, K>(&context, &tables, number, by),
-        Err(outcome) => Err(outcome),
-    };
-    match chosen {
-        Ok(id) => u64::from(id),
-        Err(outcome) => (outcome as u64) << OUTCOME_SHIFT,
-    }
-}
-
-/// A backend for a connection: another one if the first cannot be had, since the client is the backend itself, or its port
-/// already talks to that endpoint through another service.
-#[inline(always)]
-fn choose_from<F: Path<K>, const K: usize>(
-    context: &XdpContext,
-    tables: &Tables,
-    number: u16,
-    by: By,
-) -> Result<u16, Outcome> {
-    let segment = &parse::<F>(&Packet::of(context))?;
     let service = tables.service(number)?;
-    let slots = Slots::of(service).ok_or(Outcome::Impossible)?;
-    let mut hash = hash_of(service, segment);
     let by_hash = by == By::Hash || hashes(service);
+    let mut hash = if by_hash { hash_of(service, segment) } else { 0 };
     let mut why_not = Outcome::Impossible;
     for _ in 0..CHOICES {
-        let id = if by_hash {
-            slots.by_hash(tables, hash)?
-        } else if service.choice == Choice::Least as u32 {
-            slots.by_load(tables, number)?
-        } else if service.choice == Choice::Random as u32 {
-            slots.by_chance(tables)?
-        } else {
-            slots.by_cursor(tables, number)?
-        };
+        let id = global::pick(tables.copy(), number, u32::from(by_hash), hash) as u16;
+        if id == 0 {
+            return Err(Outcome::Impossible);
+        }
         hash = hash.rotate_left(21);
+        if id == avoid {
+            why_not = Outcome::PortsExhausted;
+            continue;
+        }
         let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
         if backend.mode == Mode::Nat as u8 {
             if F::of_record(&backend.address) == segment.network.source {
@@ -206,6 +174,28 @@ fn choose_from<F: Path<K>, const K: usize>(
         return Ok(id);
     }
     Err(why_not)
+}
+
+/// The id in a slot of a service; 0 if there is none. `by_hash`: 1 if the hash chooses, 0 if the service's own way does.
+#[inline(always)]
+pub fn pick(copy: u32, number: u16, by_hash: u32, hash: u64) -> u64 {
+    let Ok(tables) = Tables::of(copy) else { return 0 };
+    pick_from(&tables, number, by_hash != 0, hash).map_or(0, u64::from)
+}
+
+#[inline(always)]
+fn pick_from(tables: &Tables, number: u16, by_hash: bool, hash: u64) -> Result<u16, Outcome> {
+    let service = tables.service(number)?;
+    let slots = Slots::of(service).ok_or(Outcome::Impossible)?;
+    if by_hash {
+        slots.by_hash(tables, hash)
+    } else if service.choice == Choice::Least as u32 {
+        slots.by_load(tables, number)
+    } else if service.choice == Choice::Random as u32 {
+        slots.by_chance(tables)
+    } else {
+        slots.by_cursor(tables, number)
+    }
 }
 
 /// Whether the client already talks, from the same port, to the same endpoint by way of another service that shares it (1).

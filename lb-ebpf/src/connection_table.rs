@@ -73,6 +73,15 @@ pub fn jiffies() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
+/// Notes that something happens now, for [`is_recent`]. Once a tick: other CPUs have the line in their caches.
+#[inline(always)]
+pub fn note_tick(noted: &SharedWord, now: Tick) {
+    let this_tick = u64::from(now.0) + 1;
+    if noted.load() != this_tick {
+        noted.store(this_tick);
+    }
+}
+
 /// Whether something that is noted as one more than its tick, 0 for never, happened a short time ago.
 #[inline(always)]
 pub fn is_recent(noted: u64, now: Tick) -> bool {

@@ -1,21 +1,22 @@
 //! Fragments: the first one of a datagram has the ports and goes the way of any packet; what was decided is noted for the
 //! later ones, which have none.
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, FragmentKey, FragmentNote, Mode};
 use lb_common::checksum::Delta;
 use lb_common::family::Family;
 use lb_common::outcome::Outcome;
-use lb_common::wire::ethernet;
+use lb_common::wire::{Frame as _, ethernet};
 use lb_common::wire::network::{Fragment, Network};
 
 use crate::connection_table::{jiffies, known_hop};
+use crate::counters;
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{How, Route, Verdict, route};
 use crate::maps::{FRAGMENTS, TICK_SHIFT};
 use crate::mtu::{self, Fit};
 use crate::packet::Packet;
-use crate::parse::Segment;
 use crate::pipeline::{Path, Towards, leave, words};
 use crate::rewrite;
 use crate::service_lookup::Tables;
@@ -23,46 +24,52 @@ use crate::service_lookup::Tables;
 /// For how many ticks a first fragment is remembered: about as long as Linux waits for the rest of a datagram (30 s).
 const REMEMBERED_TICKS: u64 = 8;
 
-/// Notes where a client's first fragment went.
+/// Notes where a client's first fragment goes. The packet must still be as it came.
 #[inline(always)]
-pub fn note_to_backend<F: Family>(segment: &Segment<F>, towards: Towards) {
-    note::<F>(
-        &segment.network,
-        &FragmentNote {
-            jiffies: jiffies(),
-            backend: towards.id,
-            direction: FragmentNote::TO_BACKEND,
-            ..FragmentNote::default()
-        },
-    );
+pub fn note_to_backend<F: Path<K>, const K: usize>(context: &XdpContext, towards: Towards) {
+    F::note_fragment(context.ctx, Noted::to_backend(towards.id), 0, 0);
 }
 
-/// Notes where a backend's first fragment went.
+/// Notes where a backend's first fragment goes. The packet must still be as it came.
 #[inline(always)]
-pub fn note_to_client<F: Family>(segment: &Segment<F>, id: u16, hop: u16, client: F::Address) {
-    note::<F>(
-        &segment.network,
-        &FragmentNote {
-            jiffies: jiffies(),
-            backend: id,
-            hop,
-            direction: FragmentNote::TO_CLIENT,
-            client: F::to_record(client),
-            ..FragmentNote::default()
-        },
-    );
+pub fn note_to_client<F: Path<K>, const K: usize>(context: &XdpContext, id: u16, hop: u16, client: F::Address) {
+    let [low, high] = F::to_record(client);
+    F::note_fragment(context.ctx, Noted::to_client(id, hop), low, high);
 }
 
-#[inline(always)]
-fn note<F: Family>(network: &Network<F::Address>, what: &FragmentNote) {
-    insert(&key::<F>(network), what);
+/// What is noted beside addresses, packed: backend's id, number of the hop, direction.
+struct Noted;
+
+impl Noted {
+    #[inline(always)]
+    fn to_backend(id: u16) -> u64 {
+        u64::from(id) | u64::from(FragmentNote::TO_BACKEND) << 32
+    }
+
+    #[inline(always)]
+    fn to_client(id: u16, hop: u16) -> u64 {
+        u64::from(id) | u64::from(hop) << 16 | u64::from(FragmentNote::TO_CLIENT) << 32
+    }
 }
 
-/// Out of line: few packets are fragments, and the key and the note lie on the stack.
-#[inline(never)]
-fn insert(key: &FragmentKey, what: &FragmentNote) {
+/// Notes what is [`Noted`] of a packet, and the client's address. A function of its own: few packets are fragments, and the
+/// key and the note need room on the stack.
+#[inline(always)]
+pub fn note<F: Family>(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64 {
+    let Ok(network) = F::parse(&Packet::of(&XdpContext::new(context))) else {
+        return 0;
+    };
+    let note = FragmentNote {
+        jiffies: jiffies(),
+        backend: noted as u16,
+        hop: (noted >> 16) as u16,
+        direction: (noted >> 32) as u16,
+        reserved: 0,
+        client: [low, high],
+    };
     // A full table makes room by itself; whatever fails here costs a datagram, which the later fragments' outcome tells.
-    let _ = FRAGMENTS.insert(key, what, 0);
+    let _ = FRAGMENTS.insert(&key::<F>(&network), &note, 0);
+    0
 }
 
 #[inline(always)]
@@ -95,7 +102,9 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     let fresh = |note: &&FragmentNote| {
         (jiffies().wrapping_sub(note.jiffies)) >> (TICK_SHIFT.load() & 63) <= REMEMBERED_TICKS
     };
-    let Some(note) = note.filter(fresh) else {
+    let noted = note.filter(fresh);
+    let noted = noted.and_then(|note| tables.backend(note.backend).map(|backend| (note, backend)));
+    let Some((note, backend)) = noted else {
         return Err(if tables.vip::<F>(network.destination).is_some() {
             Outcome::FragmentUnmatched
         } else {
@@ -105,7 +114,6 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     if network.time_to_live <= 1 {
         return Err(Outcome::TimeToLiveOver);
     }
-    let backend = tables.backend(note.backend).ok_or(Outcome::Impossible)?;
     if note.direction == FragmentNote::TO_BACKEND {
         to_backend::<F, K>(context, &network, &tables, note.backend, backend)
     } else {
@@ -131,6 +139,7 @@ fn to_backend<F: Path<K>, const K: usize>(
     if by_kernel && backend.mode != Mode::Nat as u8 {
         return Err(Outcome::NeighbourUnknown);
     }
+    counters::to_backend(id, Packet::of(context).length());
     let ethernet = words(&backend.ethernet);
     let verdict = Verdict {
         outcome: Outcome::FragmentToBackend,
@@ -179,6 +188,7 @@ fn to_client<F: Path<K>, const K: usize>(
         route::<F>(context, vip, client, network.length)
     };
     let packet = Packet::of(context);
+    counters::to_client(note.backend, packet.length());
     let moved = if client == network.destination {
         Delta::ZERO
     } else {

@@ -5,7 +5,7 @@
 //! went to a backend has the backend's endpoint as its destination.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer};
+use lb_common::abi::{Backend, Choice, Listener, MAX_SIBLINGS, Membership, Mode, Outer};
 use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
 use lb_common::family::{Family, Ipv4, Ipv6, Keys};
@@ -14,20 +14,25 @@ use lb_common::wire::ethernet::{self, Ethernet};
 use lb_common::wire::network::{Fragment, Network, TCP, UDP};
 use lb_common::wire::transport::{TCP_CHECKSUM, UDP_CHECKSUM};
 use lb_common::wire::{Frame as _, ipv4};
+use lb_common::word::Word as _;
 
-use crate::backend_choice::{Slots, hash_client};
-use crate::connection_table::{Table, known_hop};
+use crate::backend_choice::{Slots, hash_client, hashes};
+use crate::connection_table::{Table, is_recent, known_hop, now};
 use crate::encapsulate::{encapsulate, overhead};
-use crate::forward::{Route, Verdict, route};
+use crate::forward::{How, Route, Verdict, route};
+use crate::maps::{SERVICE_STATES, element};
 use crate::own_ports;
 use crate::packet::Packet;
 use crate::pipeline::{Towards, leave, words};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
+use crate::untracked_answer::answers_without_entry;
 
 /// Bytes of an ICMP header (RFC 792, RFC 4443 section 2.1).
 const HEADER: usize = 8;
 const CHECKSUM: usize = 2;
+/// Of echo replies.
+const TIME_TO_LIVE: u8 = 64;
 
 /// A family's ICMP, as far as it matters to whoever passes it on.
 pub trait Icmp: Rewrite {
@@ -188,17 +193,27 @@ fn concern<F: Icmp + Table<3>>(
         let towards = backend_of(tables, message, listener).ok_or(Outcome::IcmpNotOurs)?;
         return to_backend(context, tables, message, towards);
     }
-    let first = tables.membership::<F>(quoted.destination, message.destination_port, quoted.protocol);
-    let mut membership = first;
+    let first = tables
+        .membership::<F>(quoted.destination, message.destination_port, quoted.protocol)
+        .ok_or(Outcome::IcmpNotOurs)?;
+    let first = Membership::unpack(first.get());
+    // Variables, and not an `Option` of all of them: what that leaves undefined, LLVM computes with all the same.
+    let (mut candidate, mut client, mut port) = (first, quoted.source, message.source_port);
+    let mut hop = NO_ENTRY;
     for _ in 0..MAX_SIBLINGS {
-        let Some(candidate) = membership else { break };
-        let candidate = Membership::unpack(candidate.get());
-        if let Some((client, port, value)) = client_of(tables, message, candidate) {
-            return to_client(context, tables, message, candidate, client, port, value);
+        if let Some((address, client_port, value)) = client_of(tables, message, candidate) {
+            (client, port, hop) = (address, client_port, u32::from(value.hop()));
+            break;
         }
-        membership = tables.next_membership(candidate);
+        match tables.next_membership(candidate) {
+            Some(next) => candidate = Membership::unpack(next.get()),
+            None => break,
+        }
     }
-    Err(Outcome::IcmpNotOurs)
+    if hop == NO_ENTRY && !answers_without_entry(first)? {
+        return Err(Outcome::IcmpNotOurs);
+    }
+    to_client(context, tables, message, candidate, (client, port), hop)
 }
 
 /// The entry of a connection, in whichever table it is.
@@ -223,20 +238,29 @@ fn find<F: Table<K> + Keys<K>, const K: usize>(
     Some(value)
 }
 
-/// The backend that had sent what an error is about to a client.
+/// The backend that had sent what an error is about to a client: the one that the connection's entry names, or where there
+/// need be none, the one that hashing gives.
 #[inline(always)]
 fn backend_of<F: Icmp + Table<3>>(tables: &Tables, message: &Message<F>, listener: Listener) -> Option<Towards> {
-    let (client, port) = (message.quoted.destination, message.destination_port);
-    if listener.is(Listener::STATELESS) {
-        let service = tables.service(listener.number()).ok()?;
-        let by_source = service.choice == lb_common::abi::Choice::Source as u32;
-        let hash = hash_client::<F>(client, if by_source { 0 } else { port });
-        let id = Slots::of(service)?.by_hash(tables, hash).ok()?;
-        return Some(Towards { id, port: 0 });
-    }
+    let (client, port, number) = (message.quoted.destination, message.destination_port, listener.number());
     let wide = listener.is(Listener::WIDE);
-    let vip_port = if wide { message.source_port } else { 0 };
-    entry::<F>(wide, client, port, listener.number(), vip_port).map(Towards::of)
+    let stateless = listener.is(Listener::STATELESS);
+    if !stateless {
+        let vip_port = if wide { message.source_port } else { 0 };
+        if let Some(value) = entry::<F>(wide, client, port, number, vip_port) {
+            return Some(Towards::of(value));
+        }
+    }
+    let service = tables.service(number).ok()?;
+    let state = element(&SERVICE_STATES, u32::from(number))?;
+    if !(stateless || hashes(service) || is_recent(state.untracked.load(), now())) {
+        return None;
+    }
+    let by_source = service.choice == Choice::Source as u32;
+    let hash = hash_client::<F>(client, if by_source { 0 } else { port });
+    let id = Slots::of(service)?.by_hash(tables, hash).ok()?;
+    let full_nat = tables.backend(id)?.mode == Mode::FullNat as u8;
+    (!full_nat).then_some(Towards { id, port: 0 })
 }
 
 /// The client that had sent what an error is about to a backend, by way of one of the backend's services.
@@ -327,15 +351,17 @@ fn to_backend<F: Icmp>(
     Ok(verdict)
 }
 
+/// Instead of the number of the hop that an entry names, where there is no entry: above all of them, and unknown.
+const NO_ENTRY: u32 = 1 << 16;
+
 #[inline(always)]
 fn to_client<F: Icmp>(
     context: &XdpContext,
     tables: &Tables,
     message: &Message<F>,
     candidate: Membership,
-    client: F::Address,
-    port: u16,
-    value: Value,
+    (client, port): (F::Address, u16),
+    hop: u32,
 ) -> Result<Verdict, Outcome> {
     if message.network.time_to_live <= 1 {
         return Err(Outcome::TimeToLiveOver);
@@ -346,12 +372,16 @@ fn to_client<F: Icmp>(
         return Err(Outcome::IcmpNotOurs);
     }
     let vip = F::of_record(&backend.vip);
-    let known = known_hop(value.hop());
+    let known = known_hop(hop as u16);
     let route = if known.is_known() {
         Route::known(known.answer().to_words(), known.interface_index())
     } else {
         route::<F>(context, vip, client, message.network.length)
     };
+    if hop == NO_ENTRY && route.how == How::NotForwarded {
+        // About a packet of the host's own.
+        return Err(Outcome::IcmpNotOurs);
+    }
     // What the backend itself says comes from the service; what a router says, from the router.
     let source = (message.network.source == address).then_some(vip);
     let hidden = candidate.is(Membership::FULL_NAT);
@@ -460,6 +490,7 @@ fn answer_echo<F: Icmp>(
     if !vip.is(Listener::ANSWERS_ECHO) {
         return Err(Outcome::IcmpNotOurs);
     }
+    F::renew(packet, TIME_TO_LIVE + 1)?;
     // Swapped addresses have the same sum, so that only the time to live changes the header's checksum.
     F::route(packet, Some(network.destination), Some(network.source), Delta::ZERO)?;
     let mut header = packet

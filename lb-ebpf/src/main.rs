@@ -57,6 +57,8 @@ mod rewrite;
 #[cfg(target_arch = "bpf")]
 mod service_lookup;
 #[cfg(target_arch = "bpf")]
+mod untracked_answer;
+#[cfg(target_arch = "bpf")]
 mod word;
 
 #[cfg(target_arch = "bpf")]
@@ -70,7 +72,7 @@ mod program {
     use lb_common::family::{Ipv4, Ipv6};
 
     use crate::packet::Packet;
-    use crate::{answer, forward, fragment, icmp, new_connection, pipeline};
+    use crate::{answer, forward, fragment, icmp, new_connection, pipeline, untracked_answer};
 
     /// Balances: this is the program that is attached. It decides about IPv4 itself and leaves everything else to the
     /// others, each of which the kernel's verifier looks at by itself.
@@ -107,6 +109,24 @@ mod program {
     #[xdp]
     pub fn lb_new_ipv6(context: XdpContext) -> u32 {
         forward::carry_out(&context, new_connection::run::<Ipv6, 3>(&context))
+    }
+
+    /// Backends' packets of connections that are not known, IPv4.
+    #[xdp]
+    pub fn lb_untracked_ipv4(context: XdpContext) -> u32 {
+        forward::carry_out(&context, untracked_answer::run::<Ipv4, 1>(&context))
+    }
+
+    /// Likewise, of services of several ports.
+    #[xdp]
+    pub fn lb_untracked_ipv4_wide(context: XdpContext) -> u32 {
+        forward::carry_out(&context, untracked_answer::run::<Ipv4, 3>(&context))
+    }
+
+    /// Likewise, IPv6.
+    #[xdp]
+    pub fn lb_untracked_ipv6(context: XdpContext) -> u32 {
+        forward::carry_out(&context, untracked_answer::run::<Ipv6, 3>(&context))
     }
 
     /// Packets that are answered in a backend's stead, IPv4.

@@ -1,34 +1,26 @@
-//! Packets of connections that are not known: a client's gets a backend, and mostly an entry; a backend's is an answer only if
-//! its service has connections without entries.
+//! A client's packets of connections that are not known: each gets a backend, and mostly an entry.
 //!
 //! This is a program of its own, which starts over with parsing. That costs a new connection some ns, and saves them with
 //! every packet of a known one: in between, the compiler need not keep anything for this.
 
-use core::num::NonZeroU64;
-
-use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, Choice, Listener, Membership, Mode, Service};
+use lb_common::abi::{Backend, Choice, Listener, Mode, Service};
 use lb_common::connection_table::{Inserted, Value};
+use lb_common::family::{Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{State, TimeoutClass};
 use lb_common::tick::Tick;
-use lb_common::wire::Frame as _;
-use lb_common::word::Word as _;
 
 use crate::answer::answer;
 use crate::backend_choice::{By, Slots, choose, hash_of, hashes};
-use crate::connection_table::{self, is_flooded, pressure};
+use crate::connection_table::{Table, is_flooded, note_tick, now, pressure};
 use crate::counters;
-use crate::forward::{How, Verdict, route};
-use crate::fragment;
+use crate::forward::Verdict;
 use crate::maps::{BACKEND_STATES, SERVICE_STATES, element};
 use crate::own_ports::{self, Owner};
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
-use crate::pipeline::{
-    Client, Path, Towards, is_forwardable, keeps, leave, return_hop, rewrite_to_client, to_backend, vip_port,
-};
+use crate::pipeline::{Path, Towards, is_forwardable, return_hop, stays, to_backend, vip_port};
 use crate::service_lookup::Tables;
 
 /// Decides about a packet and changes it accordingly.
@@ -45,10 +37,6 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     let protocol = network.protocol;
     if let Some(listener) = tables.listener::<F>(network.destination, transport.destination_port, protocol) {
         return from_client::<F, K>(context, &segment, &tables, listener);
-    }
-    if let Some(membership) = tables.membership::<F>(network.source, transport.source_port, protocol) {
-        let membership = Membership::unpack(membership.get());
-        return Err(Outcome::NoConnection);
     }
     Err(Outcome::NotOurs)
 }
@@ -75,7 +63,7 @@ fn from_client<F: Path<K>, const K: usize>(
 fn is_answered(outcome: Outcome) -> bool {
     matches!(
         outcome,
-        Outcome::RefusedNoBackend | Outcome::FullNatUnknown | Outcome::ResetBackendDown
+        Outcome::RefusedNoBackend | Outcome::FullNatUnknown
     )
 }
 
@@ -89,20 +77,6 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
 ) -> Result<(Towards, Outcome), Outcome> {
     let number = listener.number();
     let service = tables.service(number)?;
-    let key = &key_of(listener, segment);
-    let home = F::home(key).ok_or(Outcome::Impossible)?;
-    if !listener.is(Listener::STATELESS)
-        && let Some((way, value)) = home.find(key)
-        && let Some(backend) = keeps(tables, segment, value)
-    {
-        is_forwardable(segment)?;
-        if backend.flags & Backend::RESET != 0 {
-            way.update(value, value.with(State::Closed, value.hop(), value.deadline()));
-            return Err(Outcome::ResetBackendDown);
-        }
-        // Another CPU has just made an entry: whatever it decided holds.
-        return Ok((Towards::of(value), Outcome::ToBackend));
-    }
     let port = u16::from_be(segment.transport.destination_port);
     let [first, last] = service.ports;
     if service.flags & Service::LEAVING != 0 || port < first || port > last {
@@ -116,14 +90,14 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
             Outcome::RefusedNoBackend
         });
     }
-    let now = connection_table::now();
+    let now = now();
     let opens = segment.opens();
     let by = if opens && !listener.is(Listener::STATELESS) && !is_flooded(now) {
         By::Service
     } else {
         By::Hash
     };
-    let mut id = choose::<F, K>(context, tables, number, by)?;
+    let mut id = choose(context, segment, tables, number, by, 0)?;
     let mut outcome = Outcome::ToBackend;
     if listener.is(Listener::STATELESS) {
         return Ok((Towards { id, port: 0 }, Outcome::ToBackendStateless));
@@ -150,7 +124,13 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
             service: number,
             vip_port: vip_port(listener, segment),
         };
-        own_ports::allocate::<F, K>(tables, id, &owner, now)?
+        match own_ports::allocate::<F, K>(tables, id, &owner, now) {
+            Ok(port) => port,
+            Err(_) => {
+                id = choose(context, segment, tables, number, by, id)?;
+                own_ports::allocate::<F, K>(tables, id, &owner, now)?
+            }
+        }
     } else {
         0
     };
@@ -161,13 +141,14 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
     };
     let deadline = now.after(backend.timeout(state.timeout_class()));
     let value = Value::new(state, id, return_hop(context, segment, 0), deadline).with_port(own_port);
-    match F::store(context.ctx, tables.copy(), listener.0.get(), value.0) {
+    let which = tables.copy() | u32::from(opens) << OPENS_SHIFT;
+    match F::store(which, key_of(listener, segment), value.0) {
         STORED => {}
         FULL if full_nat => return Err(Outcome::TableFull),
         FULL => {
             let state = element(&SERVICE_STATES, u32::from(number)).ok_or(Outcome::Impossible)?;
-            state.untracked.store(u64::from(now.0) + 1);
-            let id = choose::<F, K>(context, tables, number, By::Hash)?;
+            note_tick(&state.untracked, now);
+            let id = choose(context, segment, tables, number, By::Hash, 0)?;
             return Ok((Towards { id, port: 0 }, Outcome::ToBackendUntracked));
         }
         other => return Ok((Towards::of(Value(other)), outcome)),
@@ -183,35 +164,43 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
     Ok((Towards { id, port: own_port }, outcome))
 }
 
+/// [`store`] of an IPv4 connection to a service of one port.
+#[inline(always)]
+pub fn store_narrow(which: u32, key: u64, value: u64) -> u64 {
+    store::<Ipv4, 1>(which, [key], value)
+}
+
+/// [`store`] of any other connection.
+#[inline(always)]
+pub fn store_wide(which: u32, a: u64, b: u64, c: u64, value: u64) -> u64 {
+    store::<Ipv6, 3>(which, [a, b, c], value)
+}
+
 /// What [`store`] gives but for another CPU's value, which is never so small.
 const STORED: u64 = 0;
 const FULL: u64 = 1;
+/// In [`store`]'s first argument.
+const OPENS_SHIFT: u32 = 1;
 
-/// Enters a packet's connection with a value, in the place of the entry that the client's port had before. [`STORED`],
-/// [`FULL`], or the value that another CPU has just entered, which holds.
+/// Enters a connection with a value, in the place of the entry that the client's port had before. [`STORED`], [`FULL`], or the
+/// value that another CPU has just entered, which holds. `which`: the copy of the tables, and above that whether the packet
+/// opens a connection.
 #[inline(always)]
-pub fn store<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, listener: u64, value: u64) -> u64 {
-    let context = XdpContext::new(context);
-    let Ok(segment) = parse::<F>(&Packet::of(&context)) else {
-        return FULL;
-    };
-    let Ok(tables) = Tables::of(copy) else { return FULL };
-    let Some(listener) = NonZeroU64::new(listener).map(Listener) else {
-        return FULL;
-    };
-    let key = &key_of(listener, &segment);
-    let Some(home) = F::home(key) else { return FULL };
+fn store<F: Table<K>, const K: usize>(which: u32, key: [u64; K], value: u64) -> u64 {
+    let Some(home) = F::home(&key) else { return FULL };
+    let Ok(tables) = Tables::of(which & 1) else { return FULL };
+    let opens = which >> OPENS_SHIFT != 0;
     let value = Value(value);
-    if let Some((way, before)) = home.find(key) {
-        if keeps(&tables, &segment, before).is_some() {
+    if let Some((way, before)) = home.find(&key) {
+        if tables.backend(before.backend()).is_some_and(|backend| stays(backend, before, opens)) {
             return before.0;
         }
-        if way.replace(before, key, value) {
+        if way.replace(before, &key, value) {
             return STORED;
         }
     }
-    let now = connection_table::now();
-    match home.insert(key, value, now) {
+    let now = now();
+    match home.insert(&key, value, now) {
         Inserted::Stored => STORED,
         Inserted::StoredEvicting(left) => {
             if let Some(backend) = tables.backend(value.backend()) {
@@ -266,55 +255,6 @@ fn note_eviction(left: u16, backend: &Backend, now: Tick) {
     pressure.evicted.fetch_increment();
     // Its own service's timeout is not at hand; this one's stands for it.
     if left + 1 >= backend.timeout(TimeoutClass::HalfOpen) {
-        pressure.flooded.store(u64::from(now.0) + 1);
+        note_tick(&pressure.flooded, now);
     }
-}
-
-/// An answer without an entry: of a stateless service; or else while its service has connections without entries, or the
-/// table is flooded; only from an endpoint of a single service, and never to the host itself.
-#[inline(always)]
-fn without_entry<F: Path<K>, const K: usize>(
-    context: &XdpContext,
-    segment: &Segment<F>,
-    tables: &Tables,
-    membership: Membership,
-) -> Result<Verdict, Outcome> {
-    let stateless = membership.is(Membership::STATELESS);
-    let state = element(&SERVICE_STATES, u32::from(membership.service)).ok_or(Outcome::Impossible)?;
-    let now = connection_table::now();
-    if membership.next != 0
-        || membership.is(Membership::FULL_NAT)
-        || !(stateless
-            || connection_table::is_recent(state.untracked.load(), now)
-            || connection_table::is_flooded(now))
-    {
-        return Err(Outcome::NoConnection);
-    }
-    is_forwardable(segment)?;
-    let backend = tables.backend(membership.backend).ok_or(Outcome::Impossible)?;
-    if !F::is(segment.network.source, &backend.address) {
-        return Err(Outcome::NotOurs);
-    }
-    let (vip, client) = (F::of_record(&backend.vip), segment.network.destination);
-    let route = route::<F>(context, vip, client, segment.network.length);
-    if route.how == How::NotForwarded {
-        return Err(Outcome::NoConnection);
-    }
-    if segment.is_fragment() {
-        fragment::note_to_client(segment, membership.backend, 0, client);
-    }
-    let packet = Packet::of(context);
-    counters::to_client(membership.backend, packet.length());
-    let client = Client {
-        address: client,
-        port: segment.transport.destination_port,
-        is_hidden: false,
-    };
-    rewrite_to_client(&packet, segment, backend, &client)?;
-    let outcome = if stateless {
-        Outcome::ToClientStateless
-    } else {
-        Outcome::ToClientUntracked
-    };
-    leave(&packet, route, outcome, Outcome::ToClientByKernel)
 }

@@ -9,11 +9,12 @@ use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
 use lb_common::family::{Family as _, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
-use lb_common::tcp_state::Sender;
+use lb_common::tcp_state::{Sender, State};
 use lb_common::wire::Frame as _;
 use lb_common::wire::ethernet::{self, Carries, Ethernet};
 use lb_common::wire::network::{Fragment, TCP, UDP};
 
+use crate::answer::answer;
 use crate::connection_table::{self, Table, known_hop};
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{How, Route, Verdict, route};
@@ -33,37 +34,45 @@ pub trait Path<const K: usize>: Table<K> + Rewrite {
     const ICMP_STAGE: Stage;
     /// Later fragments.
     const FRAGMENT_STAGE: Stage;
-    /// Packets of connections that are not known.
-    const UNKNOWN_STAGE: Stage;
+    /// Clients' packets of connections that are not known.
+    const NEW_STAGE: Stage;
+    /// Backends' packets of connections that are not known.
+    const UNTRACKED_STAGE: Stage;
     /// Packets that are answered in a backend's stead.
     const ANSWER_STAGE: Stage;
 
-    /// [`crate::backend_choice::packed`].
-    fn choose(context: *mut xdp_md, copy: u32, number: u16, by_hash: u8) -> u64;
     /// [`crate::new_connection::store`].
-    fn store(context: *mut xdp_md, copy: u32, listener: u64, value: u64) -> u64;
+    fn store(which: u32, key: [u64; K], value: u64) -> u64;
+    /// [`crate::own_ports::give`].
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64;
+    /// [`fragment::note`].
+    fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64;
     /// [`crate::backend_choice::collides`].
     fn collides(context: *mut xdp_md, copy: u32, number: u16, id: u16) -> u64;
     /// [`sibling`].
     fn sibling(context: *mut xdp_md, copy: u32, first: u64) -> u64;
-    /// [`own_ports::take`].
-    fn take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64;
 }
 
 impl Path<1> for Ipv4 {
     const ICMP_STAGE: Stage = Stage::Icmp;
     const FRAGMENT_STAGE: Stage = Stage::Ipv4Fragment;
-    const UNKNOWN_STAGE: Stage = Stage::UnknownIpv4;
+    const NEW_STAGE: Stage = Stage::NewIpv4;
+    const UNTRACKED_STAGE: Stage = Stage::UntrackedIpv4;
     const ANSWER_STAGE: Stage = Stage::AnswerIpv4;
 
     #[inline(always)]
-    fn choose(context: *mut xdp_md, copy: u32, number: u16, by_hash: u8) -> u64 {
-        global::choose_ipv4(context, copy, number, by_hash)
+    fn store(which: u32, [key]: [u64; 1], value: u64) -> u64 {
+        global::store(which, key, value)
     }
 
     #[inline(always)]
-    fn store(context: *mut xdp_md, copy: u32, listener: u64, value: u64) -> u64 {
-        global::store_ipv4(context, copy, listener, value)
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port(which, low, high, owner, now)
+    }
+
+    #[inline(always)]
+    fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64 {
+        global::note_fragment_ipv4(context, noted, low, high)
     }
 
     #[inline(always)]
@@ -75,27 +84,28 @@ impl Path<1> for Ipv4 {
     fn sibling(context: *mut xdp_md, copy: u32, first: u64) -> u64 {
         global::sibling_ipv4(context, copy, first)
     }
-
-    #[inline(always)]
-    fn take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64 {
-        global::take_port_ipv4(which, low, high, owner, now)
-    }
 }
 
 impl Path<3> for Ipv4 {
     const ICMP_STAGE: Stage = Stage::Icmp;
     const FRAGMENT_STAGE: Stage = Stage::Ipv4Fragment;
-    const UNKNOWN_STAGE: Stage = Stage::UnknownIpv4Wide;
+    const NEW_STAGE: Stage = Stage::NewIpv4Wide;
+    const UNTRACKED_STAGE: Stage = Stage::UntrackedIpv4Wide;
     const ANSWER_STAGE: Stage = Stage::AnswerIpv4;
 
     #[inline(always)]
-    fn choose(context: *mut xdp_md, copy: u32, number: u16, by_hash: u8) -> u64 {
-        global::choose_ipv4_wide(context, copy, number, by_hash)
+    fn store(which: u32, [a, b, c]: [u64; 3], value: u64) -> u64 {
+        global::store_wide(which, a, b, c, value)
     }
 
     #[inline(always)]
-    fn store(context: *mut xdp_md, copy: u32, listener: u64, value: u64) -> u64 {
-        global::store_ipv4_wide(context, copy, listener, value)
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port_wide(which, low, high, owner, now)
+    }
+
+    #[inline(always)]
+    fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64 {
+        global::note_fragment_ipv4(context, noted, low, high)
     }
 
     #[inline(always)]
@@ -107,27 +117,28 @@ impl Path<3> for Ipv4 {
     fn sibling(context: *mut xdp_md, copy: u32, first: u64) -> u64 {
         global::sibling_ipv4_wide(context, copy, first)
     }
-
-    #[inline(always)]
-    fn take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64 {
-        global::take_port_ipv4_wide(which, low, high, owner, now)
-    }
 }
 
 impl Path<3> for Ipv6 {
     const ICMP_STAGE: Stage = Stage::Icmpv6;
     const FRAGMENT_STAGE: Stage = Stage::Ipv6Fragment;
-    const UNKNOWN_STAGE: Stage = Stage::UnknownIpv6;
+    const NEW_STAGE: Stage = Stage::NewIpv6;
+    const UNTRACKED_STAGE: Stage = Stage::UntrackedIpv6;
     const ANSWER_STAGE: Stage = Stage::AnswerIpv6;
 
     #[inline(always)]
-    fn choose(context: *mut xdp_md, copy: u32, number: u16, by_hash: u8) -> u64 {
-        global::choose_ipv6(context, copy, number, by_hash)
+    fn store(which: u32, [a, b, c]: [u64; 3], value: u64) -> u64 {
+        global::store_wide(which, a, b, c, value)
     }
 
     #[inline(always)]
-    fn store(context: *mut xdp_md, copy: u32, listener: u64, value: u64) -> u64 {
-        global::store_ipv6(context, copy, listener, value)
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port_wide(which, low, high, owner, now)
+    }
+
+    #[inline(always)]
+    fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64 {
+        global::note_fragment_ipv6(context, noted, low, high)
     }
 
     #[inline(always)]
@@ -138,11 +149,6 @@ impl Path<3> for Ipv6 {
     #[inline(always)]
     fn sibling(context: *mut xdp_md, copy: u32, first: u64) -> u64 {
         global::sibling_ipv6(context, copy, first)
-    }
-
-    #[inline(always)]
-    fn take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) -> u64 {
-        global::take_port_ipv6(which, low, high, owner, now)
     }
 }
 
@@ -273,34 +279,43 @@ fn from_client<F: Path<K>, const K: usize>(
     if !listener.is(Listener::STATELESS)
         && let Some(entry) = home.find(&key)
         && let Some(backend) = keeps(tables, segment, entry.1)
-        && backend.flags & Backend::RESET == 0
     {
         is_forwardable(segment)?;
+        if backend.flags & Backend::RESET != 0 {
+            let (way, value) = entry;
+            way.update(value, value.with(State::Closed, value.hop(), value.deadline()));
+            return Err(answer::<F, K>(context, Outcome::ResetBackendDown, 0));
+        }
         let hop = return_hop(context, segment, entry.1.hop());
         let seen = (Sender::Client, segment.transport.flags);
         connection_table::note(&home, &key, entry, backend, seen, Some(hop));
         let towards = Towards::of(entry.1);
         return to_backend(context, segment, tables, towards, backend, Outcome::ToBackend);
     }
-    Err(go_on(context, F::UNKNOWN_STAGE))
+    Err(go_on(context, F::NEW_STAGE))
 }
 
 /// The backend of a known connection, unless this is a new connection from the same port, or its backend cannot take a
 /// new one, or is gone.
 #[inline(always)]
-pub fn keeps<F: Path<K>, const K: usize>(
+fn keeps<F: Path<K>, const K: usize>(
     tables: &Tables,
     segment: &Segment<F>,
     value: Value,
 ) -> Option<&'static Backend> {
     let backend = tables.backend(value.backend())?;
-    if segment.opens() && (value.state().is_over() || backend.flags & Backend::UP == 0) {
-        return None;
+    if stays(backend, value, segment.opens()) && F::is(segment.network.destination, &backend.vip) {
+        Some(backend)
+    } else {
+        None
     }
-    if !F::is(segment.network.destination, &backend.vip) {
-        return None;
-    }
-    Some(backend)
+}
+
+/// Whether a packet of a known connection goes to the connection's backend: not if it opens a new one from the same port, while
+/// the old one is over or its backend cannot take a new one.
+#[inline(always)]
+pub fn stays(backend: &Backend, value: Value, opens: bool) -> bool {
+    !opens || !value.state().is_over() && backend.flags & Backend::UP != 0
 }
 
 #[inline(always)]
@@ -329,7 +344,7 @@ pub fn to_backend<F: Path<K>, const K: usize>(
         );
     }
     if segment.is_fragment() {
-        fragment::note_to_backend(segment, towards);
+        fragment::note_to_backend::<F, K>(context, towards);
     }
     let mut route = Route::known(words(&backend.ethernet), backend.interface_index);
     if backend.interface_index == 0 {
@@ -453,7 +468,7 @@ fn from_backend<F: Path<K>, const K: usize>(
         let (id, hop) = (membership.backend, entry.1.hop());
         return to_client(context, segment, tables, id, backend, &client, hop);
     }
-    Err(go_on(context, F::UNKNOWN_STAGE))
+    Err(go_on(context, F::UNTRACKED_STAGE))
 }
 
 /// Whether an entry says that a packet of a backend belongs to it.
@@ -543,7 +558,7 @@ fn to_client<F: Path<K>, const K: usize>(
         by_kernel = matches!(mtu::fit::<F, K>(context, known.interface_index(), 0)?, Fit::InFragments);
     }
     if segment.is_fragment() {
-        fragment::note_to_client(segment, id, hop, client.address);
+        fragment::note_to_client::<F, K>(context, id, hop, client.address);
     }
     let route = if by_kernel {
         Route::other(How::Kernel)

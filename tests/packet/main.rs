@@ -8,15 +8,14 @@
     reason = "a test program: nothing is public, and it may fail by a panic"
 )]
 
-mod balancing;
+mod echo;
 mod frame;
-mod nat;
-mod next_hops;
-mod not_ours;
-mod repeater;
-mod resets;
-mod shared;
-mod table;
+mod kind;
+mod matrix;
+mod namespace;
+mod pool;
+mod seen;
+mod talk;
 mod world;
 
 use std::process::ExitCode;
@@ -33,17 +32,9 @@ fn main() -> ExitCode {
         parallel: true,
     }
     .run(
-        [
-            balancing::cases(),
-            nat::cases(),
-            next_hops::cases(),
-            not_ours::cases(),
-            resets::cases(),
-            shared::cases(),
-            table::cases(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
+        [echo::cases(), matrix::cases()]
+            .into_iter()
+            .flatten()
+            .collect(),
     )
 }

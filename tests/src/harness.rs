@@ -8,14 +8,18 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::{
     expected_skips::EXPECTED_SKIPS,
+    matrix::Matrix,
     needs::{Requirement, Skip, needs},
 };
+
+pub use crate::matrix::Cell;
 
 /// One test.
 pub struct Case {
     name: String,
+    cell: Option<Cell>,
     needs: Vec<Requirement>,
-    run: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
+    run: Box<dyn FnOnce() -> anyhow::Result<usize> + Send>,
 }
 
 impl Case {
@@ -23,6 +27,22 @@ impl Case {
     pub fn new(name: impl Into<String>, run: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Self {
         Self {
             name: name.into(),
+            cell: None,
+            needs: Vec::new(),
+            run: Box::new(|| run().map(|()| 1)),
+        }
+    }
+
+    /// A test of one kind of traffic, which says how many cases it has checked: they are summed up in the table that the
+    /// suite prints at its end.
+    pub fn of(
+        cell: Cell,
+        name: impl Into<String>,
+        run: impl FnOnce() -> anyhow::Result<usize> + Send + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            cell: Some(cell),
             needs: Vec::new(),
             run: Box::new(run),
         }
@@ -56,12 +76,16 @@ impl Suite {
         }
         let mut trials = Vec::new();
         let mut reasons = Vec::new();
+        let matrix = Matrix::default();
+        for cell in cases.iter().filter_map(|case| case.cell) {
+            matrix.expect(cell);
+        }
         for case in cases {
             let skip = self.skip(&case);
             let reason = skip
                 .as_ref()
                 .map(|skip| format!("skipped: {}: {skip}", case.name));
-            let trial = self.trial(case, skip);
+            let trial = self.trial(case, skip, &matrix);
             reasons.extend(reason.filter(|_| !arguments.is_filtered_out(&trial)));
             trials.push(trial);
         }
@@ -70,6 +94,7 @@ impl Suite {
             for reason in reasons {
                 println!("{reason}");
             }
+            print!("{matrix}");
         }
         conclusion.exit_code()
     }
@@ -79,14 +104,25 @@ impl Suite {
         requirements.find_map(|requirement| needs(requirement).err())
     }
 
-    fn trial(self, case: Case, skip: Option<Skip>) -> Trial {
-        let Case { name, run, .. } = case;
+    fn trial(self, case: Case, skip: Option<Skip>, matrix: &Matrix) -> Trial {
+        let Case { name, cell, run, .. } = case;
         let full_name = format!("{}::{name}", self.name);
+        let matrix = matrix.clone();
         Trial::ignorable_test(name, move || match skip {
-            None => run()
-                .map(|()| Completion::Completed)
-                .map_err(|error| Failed::from(format!("{error:#}"))),
+            None => {
+                if let Some(cell) = cell {
+                    matrix.started(cell);
+                }
+                let cases = run().map_err(|error| Failed::from(format!("{error:#}")))?;
+                if let Some(cell) = cell {
+                    matrix.passed(cell, cases);
+                }
+                Ok(Completion::Completed)
+            }
             Some(skip) if !is_ci() || skip.by_choice || EXPECTED_SKIPS.contains(&&*full_name) => {
+                if let Some(cell) = cell {
+                    matrix.skipped(cell);
+                }
                 Ok(Completion::ignored_with(skip))
             }
             Some(skip) => Err(Failed::from(format!(

@@ -9,6 +9,8 @@ mod reading;
 pub mod rules;
 mod section;
 mod shape;
+mod sharing;
+pub mod shown;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -100,7 +102,7 @@ pub struct Daemon {
     /// an eighth of `max_connections`, at least 1,024.
     pub max_wide_connections: u32,
     /// Room for ports of the balancer's own that all `full-nat` backends together can have, 1,024 to 16,777,216; each
-    /// backend takes as many as its service's `source_ports`. Default 262,144 (8 MiB) if a service is `full-nat`.
+    /// backend takes as many as its service's `source_ports`. Default 262,144 (8 MiB) if a service is `full-nat`, else 0.
     pub full_nat_ports: u32,
     /// Seed of the choice of backends by hashing: the same on every balancer of a fleet. Default 0.
     pub selection_seed: u64,
@@ -148,7 +150,7 @@ pub struct Service {
     /// The ports that `full-nat` connections to the backends come from. Default 10240 to 26623.
     pub source_ports: RangeInclusive<u16>,
     /// Whether an echo request (ping) to the VIP is answered by the program, whatever the backends do; else it is passed to
-    /// the kernel. All services of a VIP agree. Default true.
+    /// the kernel. The same in all services of a VIP. Default true.
     pub answer_ping: bool,
     /// After a backend has recovered, its share grows from a tenth to the whole in this time; zero: at once. Default zero.
     pub slow_start: Duration,
@@ -160,7 +162,8 @@ pub struct Service {
     pub on_down: OnDown,
     /// Idle timeouts.
     pub timeouts: Timeouts,
-    /// How backends are probed; `None` (`type = "none"`): they count as up.
+    /// How backends are probed; `None` (`type = "none"`, and the default of UDP and of services of several ports): they
+    /// count as up.
     pub health: Option<HealthCheck>,
     /// In the file's order; names are unique within a service, and so are endpoints.
     pub backends: Vec<Backend>,
@@ -226,6 +229,14 @@ pub enum Scheduler {
     SourceHash,
     /// At random by weight.
     Random,
+}
+
+impl Scheduler {
+    /// Whether the choice is made by hashing what a packet says, so that it is the same each time.
+    #[must_use]
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::Maglev | Self::SourceHash)
+    }
 }
 
 /// What happens to new connections when no backend can take them.
@@ -318,7 +329,8 @@ pub struct HealthCheck {
     pub rise: u32,
     /// So many failures in a row and a backend that was up is down.
     pub fall: u32,
-    /// Another port than the backend's own.
+    /// Another port than the backend's own; always given where a backend has none of its own that speaks TCP: UDP, and
+    /// services of several ports.
     pub port: Option<NonZeroU16>,
 }
 

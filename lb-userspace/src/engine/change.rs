@@ -37,12 +37,13 @@ impl Engine {
         {
             return Err(self.unknown_service(&request.service));
         }
-        self.effective
+        let backend = self
+            .effective
             .admits(&request.service, &request.backend)
             .map_err(Refusal::Invalid)?;
         let in_file = backend_in(&self.file, &request.service, &request.backend.name).cloned();
         let mut overrides = self.overrides.clone();
-        overrides.apply_add(&request.service, &request.backend, in_file.as_ref());
+        overrides.apply_add(&request.service, &backend, in_file.as_ref());
         self.apply_overrides(overrides)?;
         self.resolve().await;
         self.reconcile();
@@ -245,6 +246,10 @@ impl Engine {
         if of_all.all(taken_out) {
             return Ok(DrainOutcome::AlreadyDrained);
         }
+        // A backup that is up gets the connections as soon as nobody else can.
+        let can_take = |backend: &crate::api::types::Backend| {
+            backend.eligible || backend.backup && backend.state == BackendState::Up && backend.weight > 0
+        };
         let needs_it = services.iter().find(|service| {
             service
                 .backends
@@ -253,7 +258,7 @@ impl Engine {
                 && !service
                     .backends
                     .iter()
-                    .any(|backend| backend.name != server && backend.eligible)
+                    .any(|backend| backend.name != server && can_take(backend))
         });
         if let Some(service) = needs_it {
             return Ok(DrainOutcome::LastOne {
@@ -298,6 +303,12 @@ fn fixed_key(old: &Config, new: &Config) -> Option<&'static str> {
         ("interfaces", old.interfaces != new.interfaces),
         ("xdp_mode", old.xdp_mode != new.xdp_mode),
         ("max_connections", old.max_connections != new.max_connections),
+        (
+            "max_wide_connections",
+            old.max_wide_connections != new.max_wide_connections,
+        ),
+        ("full_nat_ports", old.full_nat_ports != new.full_nat_ports),
+        ("selection_seed", old.selection_seed != new.selection_seed),
         ("socket", old.socket != new.socket),
         ("state_directory", old.state_directory != new.state_directory),
         ("metrics", old.metrics != new.metrics),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
+use super::bpf_filesystem;
 use super::network::namespace;
 use super::node::Node;
 use super::processes::Processes;
@@ -83,6 +84,7 @@ pub(super) fn remove(prefix: &str, processes: &mut Processes) -> anyhow::Result<
         "web2-nginx",
         "web1-app",
         "web2-app",
+        "relay",
     ] {
         processes.stop(name)?;
     }
@@ -92,6 +94,7 @@ pub(super) fn remove(prefix: &str, processes: &mut Processes) -> anyhow::Result<
         namespace.remove()?;
     }
     let directory = directory_of(prefix);
+    bpf_filesystem::unmount(&directory);
     match fs::remove_dir_all(&directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", directory.display()))

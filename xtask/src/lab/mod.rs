@@ -11,8 +11,10 @@
 //! [`Lab::up`] first removes what a run with this prefix left that was killed. Nothing outside is touched.
 
 mod balancer;
+mod bpf_filesystem;
 mod certificates;
 mod command;
+mod impairment;
 mod leftovers;
 mod namespace;
 mod network;
@@ -21,10 +23,15 @@ mod node;
 mod options;
 mod processes;
 mod requests;
+mod services;
+mod topology;
+mod transfers;
+mod wan;
 mod web;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -35,11 +42,13 @@ pub use balancer::{Backend, Health, Service, Status, Traffic};
 pub use certificates::{CertificateAuthority, CertificateFiles};
 pub use command::{run, wait_for};
 pub use namespace::Namespace;
-pub use network::LB_INTERFACES;
 pub use nginx::WebServer;
-pub use node::{Node, SITE, VIP};
-pub use options::{Binaries, LabOptions};
+pub use node::{NOBODY, NOBODY6, Node, SITE, VIP, VIP6};
+pub use options::{Binaries, LabOptions, Mode, Wan};
 pub use requests::{Answer, Requests};
+pub use services::{Backends, ServiceText};
+pub use topology::{LB_INTERFACES, Topology};
+pub use transfers::{TRANSFER_PORT, TRANSFER_PORTS};
 pub use web::AppStats;
 
 use leftovers::Lock;
@@ -65,7 +74,7 @@ pub struct Lab {
 impl Lab {
     /// Brings a lab up, all of it: afterwards every backend is up. Root only. On failure nothing is left.
     pub fn up(options: LabOptions) -> anyhow::Result<Self> {
-        options::check_prefix(&options.prefix)?;
+        options.check()?;
         if !nix::unistd::geteuid().is_root() {
             bail!("the lab needs root: it makes network namespaces");
         }
@@ -126,14 +135,16 @@ impl Lab {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         self.write("lab.json", &serde_json::to_string_pretty(&self.options)?)?;
-        network::build(&self.options.prefix, &self.options.binaries.veth_pass)?;
+        network::make_wires(&self.options)?;
+        self.start_relay()?;
+        network::configure(&self.options, &self.directory)?;
         let authority = CertificateAuthority::create(&self.directory)?;
         let site = authority.issue("site", &[SITE])?;
         for node in Node::WEB {
             let web = self.web(node);
             web.configure(self.options.nginx_workers)?;
             if !self.options.balancer {
-                web.write_static_site(&site)?;
+                web.write_static_site(&site, network::has_ipv6())?;
             }
             self.start_web(node)?;
         }
@@ -172,6 +183,21 @@ impl Lab {
     /// The lab's certificate authority.
     pub fn authority(&self) -> anyhow::Result<CertificateAuthority> {
         CertificateAuthority::open(&self.directory)
+    }
+
+    /// A node's own IPv4 address, the one that others reach it at.
+    pub fn address(&self, node: Node) -> Ipv4Addr {
+        self.options.topology.address(node)
+    }
+
+    /// A node's own IPv6 address.
+    pub fn address6(&self, node: Node) -> Ipv6Addr {
+        self.options.topology.address6(node)
+    }
+
+    /// The balancer's interfaces, which the program is attached to.
+    pub fn lb_interfaces(&self) -> &'static [&'static str] {
+        self.options.topology.lb_interfaces()
     }
 
     /// A node's network namespace.

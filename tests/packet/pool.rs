@@ -1,0 +1,135 @@
+//! Loaded programs, which tests take turns with: to load one takes the kernel most of a second.
+//!
+//! Before it is given to another test, everything that a program has written is taken back, but for its counters, which only
+//! ever count up.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context as _;
+use aya::Pod;
+use aya::maps::{Array, HashMap, PerCpuArray, PerCpuValues};
+use lb::dataplane::{Dataplane, LoadOptions, Object};
+use lb_common::tick::Tick;
+
+/// The load balancer among the kernel crate's binaries.
+const OBJECT: &str = "lb-ebpf";
+
+/// What most tests load.
+pub const OPTIONS: LoadOptions = LoadOptions {
+    max_connections: 10_000,
+    max_wide_connections: 10_000,
+    full_nat_ports: 4096,
+    learn_return_hops: true,
+    selection_seed: 7,
+};
+
+static IDLE: Mutex<Vec<Dataplane>> = Mutex::new(Vec::new());
+
+/// A loaded program, given back when it is dropped if others may have it.
+pub struct Leased {
+    dataplane: Option<Dataplane>,
+    returns: bool,
+}
+
+impl Leased {
+    /// One with [`OPTIONS`] that others had before, or will have.
+    pub fn shared() -> anyhow::Result<Self> {
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let dataplane = match idle {
+            Some(dataplane) => dataplane,
+            None => Dataplane::load(&object()?, OPTIONS)?,
+        };
+        Ok(Self {
+            dataplane: Some(dataplane),
+            returns: true,
+        })
+    }
+
+    /// One of its own.
+    pub fn alone(options: LoadOptions) -> anyhow::Result<Self> {
+        Ok(Self {
+            dataplane: Some(Dataplane::load(&object()?, options)?),
+            returns: false,
+        })
+    }
+}
+
+impl Deref for Leased {
+    type Target = Dataplane;
+
+    fn deref(&self) -> &Dataplane {
+        self.dataplane.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for Leased {
+    fn deref_mut(&mut self) -> &mut Dataplane {
+        self.dataplane.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        let Some(mut dataplane) = self.dataplane.take() else {
+            return;
+        };
+        // What cannot be cleaned is not given to anybody.
+        if self.returns && !std::thread::panicking() && clean(&mut dataplane).is_ok() {
+            IDLE.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(dataplane);
+        }
+    }
+}
+
+/// What `cargo xtask test` built, or what is embedded if the test was started without it.
+fn object() -> anyhow::Result<Object> {
+    match lb_tests::programs::object(OBJECT) {
+        Ok(file) => Ok(Object::from_file(&file)?),
+        Err(_) => Ok(Object::embedded()?),
+    }
+}
+
+fn clean(dataplane: &mut Dataplane) -> anyhow::Result<()> {
+    let now = dataplane.now()?;
+    // No timeout of a test is as long.
+    dataplane.connections().sweep(Tick(now.0.wrapping_add(20_000)));
+    zero::<[u64; 8]>(dataplane, "SERVICE_STATES")?;
+    zero::<[u64; 8]>(dataplane, "PRESSURE")?;
+    zero::<[u64; 4]>(dataplane, "BACKEND_STATES")?;
+    zero::<[u64; 4]>(dataplane, "PORTS")?;
+    zero::<[u64; 2]>(dataplane, "RETURN_HOP_TABLE")?;
+    forget_fragments(dataplane)?;
+    let map = dataplane
+        .ebpf_mut()
+        .map_mut("ICMP_SENT")
+        .context("no ICMP_SENT")?;
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+    PerCpuArray::<_, u64>::try_from(map)?.set(0, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+    Ok(())
+}
+
+fn zero<T: Pod + Default + PartialEq>(dataplane: &mut Dataplane, name: &str) -> anyhow::Result<()> {
+    let map = dataplane.ebpf_mut().map_mut(name).context(name.to_owned())?;
+    let mut array: Array<_, T> = Array::try_from(map)?;
+    for index in 0..array.len() {
+        if array.get(&index, 0)? != T::default() {
+            array.set(index, T::default(), 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn forget_fragments(dataplane: &mut Dataplane) -> anyhow::Result<()> {
+    let map = dataplane
+        .ebpf_mut()
+        .map_mut("FRAGMENTS")
+        .context("no FRAGMENTS")?;
+    let mut notes: HashMap<_, [u8; 40], [u8; 32]> = HashMap::try_from(map)?;
+    let keys: Vec<_> = notes.keys().collect::<Result<_, _>>()?;
+    for key in keys {
+        notes.remove(&key)?;
+    }
+    Ok(())
+}
