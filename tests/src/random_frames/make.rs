@@ -13,7 +13,7 @@ use super::{Extension, LONGEST, Made, Packet, Part, Payload, RandomFrames};
 
 /// The least length of a frame on a wire, without its checksum.
 const PADDED: usize = 60;
-/// The most that a TCP segment or UDP datagram carries: with the longest headers, it still is no longer than [`LONGEST`].
+/// The most that a TCP segment or UDP datagram carries: with long headers, it still is no longer than [`LONGEST`].
 const DATA: usize = 600;
 /// The most that an error quotes.
 const QUOTE: usize = 600;
@@ -22,6 +22,16 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// The next frame of a sequence.
 pub(super) fn frame(frames: &mut RandomFrames) -> (Made, Vec<u8>) {
+    loop {
+        let (made, frame) = frame_of_any_length(frames);
+        // One of several million has so many long extension headers that it does not fit.
+        if frame.len() <= LONGEST {
+            return (made, frame);
+        }
+    }
+}
+
+fn frame_of_any_length(frames: &mut RandomFrames) -> (Made, Vec<u8>) {
     let random = &mut frames.random;
     let destination = match random.u8(..) {
         0..8 => BROADCAST,
@@ -54,7 +64,6 @@ pub(super) fn frame(frames: &mut RandomFrames) -> (Made, Vec<u8>) {
     if frame.len() < PADDED && frames.random.bool() {
         frame.resize(PADDED, 0);
     }
-    debug_assert!(frame.len() <= LONGEST);
     let made = Made {
         addresses: [destination, source],
         tags,
