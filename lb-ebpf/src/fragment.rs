@@ -15,7 +15,7 @@ use crate::counters;
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{How, Route, Verdict, route};
 use crate::maps::{FRAGMENTS, TICK_SHIFT};
-use crate::mtu::{self, Fit};
+use crate::mtu::{self, Fit, Otherwise};
 use crate::packet::Packet;
 use crate::pipeline::{Path, Towards, leave, words};
 use crate::rewrite;
@@ -121,6 +121,16 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     }
 }
 
+/// What may be done with a later fragment that does not fit. No IPv4 error is ever sent about one (RFC 1122 section 3.2.2): the
+/// first one has been answered.
+#[inline(always)]
+fn otherwise<F: Family>(cut: bool) -> Otherwise {
+    Otherwise {
+        cut,
+        answer: F::VERSION == 6,
+    }
+}
+
 #[inline(always)]
 fn to_backend<F: Path<K>, const K: usize>(
     context: &XdpContext,
@@ -133,7 +143,8 @@ fn to_backend<F: Path<K>, const K: usize>(
     let growth = if tunnels { overhead(backend) } else { 0 };
     let mut by_kernel = backend.interface_index == 0;
     if (network.length + growth) as u32 > tables.smallest_mtu() {
-        let fit = mtu::fit::<F, K>(context, backend.interface_index, growth)?;
+        let cut = backend.mode == Mode::Nat as u8;
+        let fit = mtu::fit::<F, K>(context, backend.interface_index, growth, otherwise::<F>(cut))?;
         by_kernel |= matches!(fit, Fit::InFragments);
     }
     if by_kernel && backend.mode != Mode::Nat as u8 {
@@ -178,7 +189,8 @@ fn to_client<F: Path<K>, const K: usize>(
     let vip = F::of_record(&backend.vip);
     let mut by_kernel = false;
     if network.length as u32 > tables.smallest_mtu() {
-        by_kernel = matches!(mtu::fit::<F, K>(context, known.interface_index(), 0)?, Fit::InFragments);
+        let fit = mtu::fit::<F, K>(context, known.interface_index(), 0, otherwise::<F>(true))?;
+        by_kernel = matches!(fit, Fit::InFragments);
     }
     let route = if by_kernel {
         Route::other(How::Kernel)

@@ -19,7 +19,7 @@ use crate::connection_table::{self, Table, known_hop};
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{How, Route, Verdict, route};
 use crate::maps::PROGRAMS;
-use crate::mtu::{self, Fit};
+use crate::mtu::{self, Fit, Otherwise};
 use crate::own_ports;
 use crate::packet::Packet;
 use crate::parse::{Segment, parse, with_transport};
@@ -338,10 +338,12 @@ pub fn to_backend<F: Path<K>, const K: usize>(
     let growth = if tunnels { overhead(backend) } else { 0 };
     let mut by_kernel = false;
     if (length + growth) as u32 > tables.smallest_mtu() {
-        by_kernel = matches!(
-            mtu::fit::<F, K>(context, backend.interface_index, growth)?,
-            Fit::InFragments
-        );
+        let otherwise = Otherwise {
+            cut: backend.mode == Mode::Nat as u8,
+            answer: true,
+        };
+        let fit = mtu::fit::<F, K>(context, backend.interface_index, growth, otherwise)?;
+        by_kernel = matches!(fit, Fit::InFragments);
     }
     if segment.is_fragment() {
         fragment::note_to_backend::<F, K>(context, towards);
@@ -555,7 +557,12 @@ fn to_client<F: Path<K>, const K: usize>(
     let length = segment.network.length;
     let mut by_kernel = false;
     if length as u32 > tables.smallest_mtu() {
-        by_kernel = matches!(mtu::fit::<F, K>(context, known.interface_index(), 0)?, Fit::InFragments);
+        let otherwise = Otherwise {
+            cut: true,
+            answer: true,
+        };
+        let fit = mtu::fit::<F, K>(context, known.interface_index(), 0, otherwise)?;
+        by_kernel = matches!(fit, Fit::InFragments);
     }
     if segment.is_fragment() {
         fragment::note_to_client::<F, K>(context, id, hop, client.address);
