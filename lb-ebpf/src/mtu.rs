@@ -8,17 +8,10 @@ use lb_common::outcome::Outcome;
 use lb_common::wire::ipv4;
 
 use crate::answer::answer;
+use crate::forward::{How, Route};
 use crate::global;
 use crate::packet::Packet;
 use crate::pipeline::Path;
-
-/// What becomes of a packet.
-pub enum Fit {
-    /// It fits.
-    Yes,
-    /// It does not, and the kernel will cut it into fragments.
-    InFragments,
-}
 
 /// What may be done with a packet that does not fit.
 #[derive(Clone, Copy)]
@@ -30,6 +23,14 @@ pub struct Otherwise {
     pub answer: bool,
 }
 
+impl Otherwise {
+    /// Of whole packets on their way to clients, whose answers have an address of the host's to come back to.
+    pub const ANYTHING: Self = Self {
+        cut: true,
+        answer: true,
+    };
+}
+
 const FITS: u64 = 0;
 const IN_FRAGMENTS: u64 = 1;
 /// BPF_MTU_CHK_RET_FRAG_NEEDED, since 5.12.
@@ -37,25 +38,28 @@ const FRAGMENTATION_NEEDED: i64 = 1;
 /// RFC 791: no link has less.
 const LEAST: u32 = 68;
 
-/// Looks closer at a packet that grows by `growth` bytes on its way out of an interface.
+/// The route of a packet that may not fit, growing by `growth` bytes on its way: the same if it does, else the kernel's.
 #[inline(always)]
-pub fn fit<F: Path<K>, const K: usize>(
+pub fn fitting<F: Path<K>, const K: usize>(
     context: &XdpContext,
-    interface_index: u32,
+    route: Route,
     growth: usize,
     otherwise: Otherwise,
-) -> Result<Fit, Outcome> {
+) -> Result<Route, Outcome> {
+    if route.how != How::Known {
+        return Ok(route);
+    }
     let may_be_cut = F::VERSION == 4 && otherwise.cut;
     let growth = u32::from(may_be_cut) << 16 | growth as u32;
-    match global::fit(context.ctx, interface_index, growth) {
-        FITS => Ok(Fit::Yes),
-        IN_FRAGMENTS => Ok(Fit::InFragments),
+    match global::fit(context.ctx, route.interface_index, growth) {
+        FITS => Ok(route),
+        IN_FRAGMENTS => Ok(Route::other(How::Kernel)),
         room if otherwise.answer => Err(answer::<F, K>(context, Outcome::TooBig, room as u32)),
         _ => Err(Outcome::TooBigUnanswered),
     }
 }
 
-/// What [`fit`] unpacks: [`FITS`], [`IN_FRAGMENTS`], or how big the packet may be. What the kernel does not know of an
+/// What [`fitting`] unpacks: [`FITS`], [`IN_FRAGMENTS`], or how big the packet may be. What the kernel does not know of an
 /// interface is for the driver to say. Above the growth lies whether an IPv4 packet may be cut into fragments.
 #[inline(always)]
 pub fn closer(context: *mut xdp_md, interface_index: u32, growth: u32) -> u64 {
