@@ -4,7 +4,10 @@ mod checksums;
 mod connection;
 mod fragments;
 mod headers;
+mod hops;
 mod icmp;
+mod mid_flow;
+mod refused;
 mod too_big;
 
 use lb_tests::harness::Case;
@@ -25,6 +28,9 @@ pub fn cases() -> Vec<Case> {
         fragments::cases(),
         icmp::cases(),
         too_big::cases(),
+        refused::cases(),
+        mid_flow::cases(),
+        hops::cases(),
     ]
         .into_iter()
         .flatten()
