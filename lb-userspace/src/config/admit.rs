@@ -1,6 +1,7 @@
 //! Whether a backend may be added at run time: the same limits, and the same words, as for one in the file.
 
 use std::fmt::Display;
+use std::num::NonZeroU16;
 
 use super::sharing::Use;
 use super::validate::backend::ONLY_BACKUPS;
@@ -83,7 +84,7 @@ impl Config {
             return Err(told("backup", &true, ONLY_BACKUPS));
         }
         let port = rules::backend_port(new.port, &into.ports, into.mode)
-            .map_err(|what| told("port", &new.port.map_or(0, |port| port.get()), &what))?;
+            .map_err(|what| told("port", &new.port.map_or(0, NonZeroU16::get), &what))?;
         let new = &Backend { port, ..new.clone() };
         self.admits_address(into, new)
             .map_err(|what| told("address", &new.address, &what))?;
