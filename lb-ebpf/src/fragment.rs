@@ -10,14 +10,14 @@ use lb_common::outcome::Outcome;
 use lb_common::wire::{Frame as _, ethernet};
 use lb_common::wire::network::{Fragment, Network};
 
-use crate::connection_table::{jiffies, known_hop};
+use crate::connection_table::jiffies;
 use crate::counters;
 use crate::encapsulate::{encapsulate, overhead};
-use crate::forward::{How, Route, Verdict, route};
+use crate::forward::{How, Route, Verdict};
 use crate::maps::{FRAGMENTS, TICK_SHIFT};
-use crate::mtu::{self, Fit};
+use crate::mtu::{self, Otherwise};
 use crate::packet::Packet;
-use crate::pipeline::{Path, Towards, leave, words};
+use crate::pipeline::{Path, Towards, leave, way_back, words};
 use crate::rewrite;
 use crate::service_lookup::Tables;
 
@@ -121,6 +121,16 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     }
 }
 
+/// What may be done with a later fragment that does not fit. No IPv4 error is ever sent about one (RFC 1122 section 3.2.2): the
+/// first one has been answered.
+#[inline(always)]
+fn otherwise<F: Family>(cut: bool) -> Otherwise {
+    Otherwise {
+        cut,
+        answer: F::VERSION == 6,
+    }
+}
+
 #[inline(always)]
 fn to_backend<F: Path<K>, const K: usize>(
     context: &XdpContext,
@@ -131,22 +141,25 @@ fn to_backend<F: Path<K>, const K: usize>(
 ) -> Result<Verdict, Outcome> {
     let tunnels = backend.mode == Mode::Ipip as u8;
     let growth = if tunnels { overhead(backend) } else { 0 };
-    let mut by_kernel = backend.interface_index == 0;
-    if (network.length + growth) as u32 > tables.smallest_mtu() {
-        let fit = mtu::fit::<F, K>(context, backend.interface_index, growth)?;
-        by_kernel |= matches!(fit, Fit::InFragments);
+    let mut route = Route::known(words(&backend.ethernet), backend.interface_index);
+    if backend.interface_index == 0 {
+        route = Route::other(How::Kernel);
     }
+    if (network.length + growth) as u32 > tables.smallest_mtu() {
+        let cut = backend.mode == Mode::Nat as u8;
+        route = mtu::fitting::<F, K>(context, route, growth, otherwise::<F>(cut))?;
+    }
+    let by_kernel = route.how != How::Known;
     if by_kernel && backend.mode != Mode::Nat as u8 {
         return Err(Outcome::NeighbourUnknown);
     }
     counters::to_backend(id, Packet::of(context).length());
-    let ethernet = words(&backend.ethernet);
     let verdict = Verdict {
         outcome: Outcome::FragmentToBackend,
-        interface_index: backend.interface_index,
+        interface_index: route.interface_index,
     };
     if tunnels {
-        encapsulate::<F>(context, network.length, backend, tables.outer(id)?, ethernet)?;
+        encapsulate::<F>(context, network.length, backend, tables.outer(id)?, route.ethernet)?;
         return Ok(verdict);
     }
     let packet = Packet::of(context);
@@ -161,7 +174,7 @@ fn to_backend<F: Path<K>, const K: usize>(
     if by_kernel {
         return Err(Outcome::ToBackendByKernel);
     }
-    rewrite::ethernet(&packet, ethernet)?;
+    rewrite::ethernet(&packet, route.ethernet)?;
     Ok(verdict)
 }
 
@@ -173,20 +186,12 @@ fn to_client<F: Path<K>, const K: usize>(
     note: &FragmentNote,
     backend: &Backend,
 ) -> Result<Verdict, Outcome> {
-    let known = known_hop(note.hop);
     let client = F::of_record(&note.client);
     let vip = F::of_record(&backend.vip);
-    let mut by_kernel = false;
+    let mut route = way_back::<F>(context, note.hop, vip, client);
     if network.length as u32 > tables.smallest_mtu() {
-        by_kernel = matches!(mtu::fit::<F, K>(context, known.interface_index(), 0)?, Fit::InFragments);
+        route = mtu::fitting::<F, K>(context, route, 0, otherwise::<F>(true))?;
     }
-    let route = if by_kernel {
-        Route::other(How::Kernel)
-    } else if known.is_known() {
-        Route::known(known.answer().to_words(), known.interface_index())
-    } else {
-        route::<F>(context, vip, client, network.length)
-    };
     let packet = Packet::of(context);
     counters::to_client(note.backend, packet.length());
     let moved = if client == network.destination {

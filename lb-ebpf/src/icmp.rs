@@ -17,13 +17,13 @@ use lb_common::wire::{Frame as _, ipv4};
 use lb_common::word::Word as _;
 
 use crate::backend_choice::{Slots, hash_client, hashes};
-use crate::connection_table::{Table, is_recent, known_hop, now};
+use crate::connection_table::{Table, is_recent, now};
 use crate::encapsulate::{encapsulate, overhead};
-use crate::forward::{How, Route, Verdict, route};
+use crate::forward::{How, Verdict};
 use crate::maps::{SERVICE_STATES, element};
 use crate::own_ports;
 use crate::packet::Packet;
-use crate::pipeline::{Towards, leave, words};
+use crate::pipeline::{Towards, leave, way_back, words};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
 use crate::untracked_answer::answers_without_entry;
@@ -372,12 +372,7 @@ fn to_client<F: Icmp>(
         return Err(Outcome::IcmpNotOurs);
     }
     let vip = F::of_record(&backend.vip);
-    let known = known_hop(hop as u16);
-    let route = if known.is_known() {
-        Route::known(known.answer().to_words(), known.interface_index())
-    } else {
-        route::<F>(context, vip, client, message.network.length)
-    };
+    let route = way_back::<F>(context, hop as u16, vip, client);
     if hop == NO_ENTRY && route.how == How::NotForwarded {
         // About a packet of the host's own.
         return Err(Outcome::IcmpNotOurs);

@@ -7,7 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer, Stage};
 use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
-use lb_common::family::{Family as _, Ipv4, Ipv6};
+use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{Sender, State};
 use lb_common::wire::Frame as _;
@@ -19,7 +19,7 @@ use crate::connection_table::{self, Table, known_hop};
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{How, Route, Verdict, route};
 use crate::maps::PROGRAMS;
-use crate::mtu::{self, Fit};
+use crate::mtu::{self, Otherwise};
 use crate::own_ports;
 use crate::packet::Packet;
 use crate::parse::{Segment, parse, with_transport};
@@ -336,21 +336,21 @@ pub fn to_backend<F: Path<K>, const K: usize>(
     let length = segment.network.length;
     let tunnels = backend.mode == Mode::Ipip as u8;
     let growth = if tunnels { overhead(backend) } else { 0 };
-    let mut by_kernel = false;
-    if (length + growth) as u32 > tables.smallest_mtu() {
-        by_kernel = matches!(
-            mtu::fit::<F, K>(context, backend.interface_index, growth)?,
-            Fit::InFragments
-        );
-    }
-    if segment.is_fragment() {
-        fragment::note_to_backend::<F, K>(context, towards);
-    }
     let mut route = Route::known(words(&backend.ethernet), backend.interface_index);
     if backend.interface_index == 0 {
         route = leave_to_backend::<F, K>(context, segment, backend);
     }
-    by_kernel |= route.how != How::Known;
+    if (length + growth) as u32 > tables.smallest_mtu() {
+        let otherwise = Otherwise {
+            cut: backend.mode == Mode::Nat as u8,
+            answer: true,
+        };
+        route = mtu::fitting::<F, K>(context, route, growth, otherwise)?;
+    }
+    if segment.is_fragment() {
+        fragment::note_to_backend::<F, K>(context, towards);
+    }
+    let by_kernel = route.how != How::Known;
     if by_kernel && backend.mode != Mode::Nat as u8 {
         // The kernel can send only what neither comes from one of its own addresses nor goes to one.
         return Err(Outcome::NeighbourUnknown);
@@ -383,17 +383,16 @@ fn leave_to_backend<F: Path<K>, const K: usize>(
     segment: &Segment<F>,
     backend: &Backend,
 ) -> Route {
-    let length = segment.network.length;
     if backend.flags & Backend::IPV6 != 0 {
         let source = if F::VERSION == 6 {
             F::widened(segment.network.source)
         } else {
             [0; 2]
         };
-        route::<Ipv6>(context, source, Ipv6::of_record(&backend.address), length)
+        route::<Ipv6>(context, source, Ipv6::of_record(&backend.address))
     } else {
         let source = Ipv4::narrowed(F::widened(segment.network.source));
-        route::<Ipv4>(context, source, Ipv4::of_record(&backend.address), length)
+        route::<Ipv4>(context, source, Ipv4::of_record(&backend.address))
     }
 }
 
@@ -551,26 +550,28 @@ fn to_client<F: Path<K>, const K: usize>(
     client: &Client<F::Address>,
     hop: u16,
 ) -> Result<Verdict, Outcome> {
-    let known = known_hop(hop);
-    let length = segment.network.length;
-    let mut by_kernel = false;
-    if length as u32 > tables.smallest_mtu() {
-        by_kernel = matches!(mtu::fit::<F, K>(context, known.interface_index(), 0)?, Fit::InFragments);
+    let mut route = way_back::<F>(context, hop, F::of_record(&backend.vip), client.address);
+    if segment.network.length as u32 > tables.smallest_mtu() {
+        route = mtu::fitting::<F, K>(context, route, 0, Otherwise::ANYTHING)?;
     }
     if segment.is_fragment() {
         fragment::note_to_client::<F, K>(context, id, hop, client.address);
     }
-    let route = if by_kernel {
-        Route::other(How::Kernel)
-    } else if known.is_known() {
-        Route::known(known.answer().to_words(), known.interface_index())
-    } else {
-        route::<F>(context, F::of_record(&backend.vip), client.address, length)
-    };
     let packet = Packet::of(context);
     counters::to_client(id, packet.length());
     rewrite_to_client(&packet, segment, backend, client)?;
     leave(&packet, route, Outcome::ToClient, Outcome::ToClientByKernel)
+}
+
+/// The way to a client: by the hop with this number, or where that is unknown, as the routing table says.
+#[inline(always)]
+pub fn way_back<F: Family>(context: &XdpContext, hop: u16, vip: F::Address, client: F::Address) -> Route {
+    let known = known_hop(hop);
+    if known.is_known() {
+        Route::known(known.answer().to_words(), known.interface_index())
+    } else {
+        route::<F>(context, vip, client)
+    }
 }
 
 /// The headers as the client must see them, but for the frame's own.

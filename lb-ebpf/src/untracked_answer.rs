@@ -12,6 +12,7 @@ use crate::counters;
 use crate::forward::{How, Verdict, route};
 use crate::fragment;
 use crate::maps::{SERVICE_STATES, element};
+use crate::mtu::{self, Otherwise};
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::pipeline::{Client, Path, is_forwardable, leave, rewrite_to_client};
@@ -63,9 +64,12 @@ fn without_entry<F: Path<K>, const K: usize>(
         return Err(Outcome::NotOurs);
     }
     let (vip, client) = (F::of_record(&backend.vip), segment.network.destination);
-    let route = route::<F>(context, vip, client, segment.network.length);
+    let mut route = route::<F>(context, vip, client);
     if route.how == How::NotForwarded {
         return Err(Outcome::NoConnection);
+    }
+    if segment.network.length as u32 > tables.smallest_mtu() {
+        route = mtu::fitting::<F, K>(context, route, 0, Otherwise::ANYTHING)?;
     }
     if segment.is_fragment() {
         fragment::note_to_client::<F, K>(context, membership.backend, 0, client);

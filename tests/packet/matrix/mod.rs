@@ -5,6 +5,7 @@ mod connection;
 mod fragments;
 mod headers;
 mod icmp;
+mod too_big;
 
 use lb_tests::harness::Case;
 use lb_tests::needs::Requirement::NetworkNamespaces;
@@ -23,6 +24,7 @@ pub fn cases() -> Vec<Case> {
         checksums::cases(),
         fragments::cases(),
         icmp::cases(),
+        too_big::cases(),
     ]
         .into_iter()
         .flatten()
