@@ -82,7 +82,7 @@ fn header(bytes: &[u8], network: &Network<IpAddr>, transport: usize) {
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             assert_eq!(bytes[0] >> 4, 6);
-            assert!(transport >= 40 && transport % 4 == 0);
+            assert!(transport >= 40 && transport.is_multiple_of(4));
             assert!(transport > 40 || bytes[6] == network.protocol);
             assert_eq!(bytes[7], network.time_to_live);
             assert_eq!(bytes[8..24], source.octets());
