@@ -3,6 +3,7 @@
 pub(crate) mod capture;
 pub(crate) mod connections;
 pub(crate) mod download;
+pub(crate) mod held;
 pub(crate) mod lbctl;
 pub(crate) mod site;
 pub(crate) mod tunnel;
