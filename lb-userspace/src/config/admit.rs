@@ -6,7 +6,6 @@ use std::num::NonZeroU16;
 use super::sharing::Use;
 use super::validate::backend::ONLY_BACKUPS;
 use super::{Backend, Config, Mode, Service, limits, rules};
-use std::num::NonZeroU16;
 
 use crate::scheduling::room;
 
