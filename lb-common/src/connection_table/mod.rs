@@ -6,8 +6,8 @@
 //! - A way is taken by swapping its observed value for BUSY, writing the key, and publishing the new value.
 //! - A key is stored XORed with a spread of the value's immutable bits, so that a reader never matches the key of one
 //!   entry with the value of another.
-//! - After an insertion both buckets are scanned again. Of two entries with one key the first in scan order stays;
-//!   whoever sees the other removes it.
+//! - After an insertion, and after an entry was given to a new connection with its key, both buckets are scanned again. Of
+//!   two entries with one key the first in scan order stays; whoever sees the other removes it.
 //! - User space only deletes, by one compare-and-swap.
 
 pub mod entry;
@@ -254,6 +254,21 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             }
         }
         Inserted::Full
+    }
+
+    /// Gives the way of an entry, if that still is as it was found, to a new connection with the same key: a client's port that
+    /// is used anew. What holds then: mostly the new value; that of another CPU, which missed the entry while it was being
+    /// written, and stored one of its own; or [`Value::EMPTY`]: the entry had changed, and nothing was done. (Not an `Option`:
+    /// what that leaves undefined, LLVM copies all the same, and the kernel's verifier refuses it.)
+    #[inline(always)]
+    pub fn renew(&self, key: &[u64; K], (way, found): (&Way<W, K>, Value), value: Value) -> Value {
+        if !way.replace(found, key, value) {
+            return Value::EMPTY;
+        }
+        match self.settle(key) {
+            Some((_, first)) => first,
+            None => value,
+        }
     }
 
     /// The way to take, what it holds, and its rank: the lowest, and among empty ways that of the emptier bucket.
