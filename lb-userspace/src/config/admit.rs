@@ -5,7 +5,7 @@ use std::fmt::Display;
 use super::sharing::Use;
 use super::validate::backend::ONLY_BACKUPS;
 use super::{Backend, Config, Mode, Service, limits, rules};
-use crate::scheduling::slots_needed;
+use crate::scheduling::room;
 
 impl Config {
     /// Whether the weights of all backends fit into the kernel's tables.
@@ -13,12 +13,11 @@ impl Config {
     /// # Errors
     /// By how much they do not, in a sentence.
     pub fn weights_fit(&self) -> Result<(), String> {
-        let weights = |service: &Service| service.backends.clone().into_iter().map(|backend| backend.weight);
-        let needed: usize = self
-            .services
-            .iter()
-            .map(|service| slots_needed(weights(service)))
-            .sum();
+        let of_service = |service: &Service| {
+            let weights = service.backends.iter().map(|backend| backend.weight);
+            room(service.scheduler, weights, !service.slow_start.is_zero())
+        };
+        let needed: usize = self.services.iter().map(of_service).sum();
         if needed <= limits::SLOTS {
             return Ok(());
         }

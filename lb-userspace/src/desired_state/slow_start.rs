@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::{DesiredBackend, DesiredService};
 use crate::api::types::BackendState;
 use crate::health::TargetId;
+use crate::scheduling::GROWING;
 
 /// The whole share.
 const WHOLE: u16 = 10;
-/// Up to so many slots a service's shares are multiplied, so that a tenth of a small one is not nothing.
-const SLOTS: u32 = 1000;
+/// Up to so many slots a service's shares are multiplied.
+const SLOTS: u32 = GROWING as u32;
 
 /// When backends recovered that have not their whole share yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,7 +13,11 @@ use lb_common::abi::Choice;
 use crate::config::Scheduler;
 
 pub use maglev::{TABLE_SIZES, table_size};
-pub use round_robin::slots_needed;
+use round_robin::{common_divisor, slots_needed};
+
+/// Up to so many slots the shares of a service are multiplied while one of them grows, so that a tenth of a small share is
+/// not nothing.
+pub const GROWING: usize = 1000;
 
 /// A backend that may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +53,13 @@ pub fn choice(scheduler: Option<Scheduler>) -> Choice {
     }
 }
 
-/// How many slots a service with backends of these weights takes of the program's pool, those before the last change
-/// included.
-pub fn room(scheduler: Scheduler, weights: impl Iterator<Item = u16> + Clone) -> usize {
+/// How many slots of the program's pool a service with backends of these weights may take, those before the last change
+/// included; `grows`: its backends' shares do after a recovery.
+pub fn room(scheduler: Scheduler, weights: impl Iterator<Item = u16> + Clone, grows: bool) -> usize {
     if scheduler.hashes() {
         2 * table_size(weights.count())
+    } else if grows {
+        weights.map(usize::from).sum::<usize>().max(GROWING)
     } else {
         slots_needed(weights)
     }
@@ -61,7 +67,7 @@ pub fn room(scheduler: Scheduler, weights: impl Iterator<Item = u16> + Clone) ->
 
 /// Each id so often as its share says, divided by the shares' common divisor; in no particular order.
 fn by_share(candidates: &[Candidate]) -> Vec<u16> {
-    let divisor = round_robin::common_divisor(candidates.iter().map(|it| it.share));
+    let divisor = common_divisor(candidates.iter().map(|it| it.share));
     let times = |it: &Candidate| std::iter::repeat_n(it.id, usize::from(it.share / divisor));
     candidates.iter().flat_map(times).collect()
 }
@@ -104,7 +110,8 @@ mod tests {
                     prop_assert_eq!(slots.contains(&it.id), it.share > 0, "{:?} {}", scheduler, it.id);
                 }
                 let copies = if scheduler.hashes() { 2 } else { 1 };
-                prop_assert!(slots.len() * copies <= room(scheduler, shares.iter().copied()));
+                let room = |grows| room(scheduler, shares.iter().copied(), grows);
+                prop_assert!(slots.len() * copies <= room(false) && room(false) <= room(true));
             }
         }
     }
@@ -114,7 +121,7 @@ mod tests {
         const POOL: usize = (lb_common::abi::SLOT_LINES * lb_common::abi::SLOTS_PER_LINE) as usize;
         const SERVICES: usize = 1024;
         const BACKENDS: usize = 4096;
-        let of = |backends: usize| room(Scheduler::Maglev, vec![1; backends].into_iter());
+        let of = |backends: usize| room(Scheduler::Maglev, std::iter::repeat_n(1, backends), true);
         assert!(SERVICES * of(BACKENDS / SERVICES) <= POOL);
         // No backend costs more than the pool has for each of as many as there may be.
         for backends in 1..=BACKENDS {

@@ -57,7 +57,7 @@ fn spread(weights: &[(u16, u64)]) -> Vec<u16> {
 }
 
 /// How many slots backends of these weights have.
-pub fn slots_needed(weights: impl Iterator<Item = u16> + Clone) -> usize {
+pub(super) fn slots_needed(weights: impl Iterator<Item = u16> + Clone) -> usize {
     let divisor = common_divisor(weights.clone());
     weights.map(|weight| usize::from(weight / divisor)).sum()
 }
