@@ -6,6 +6,7 @@ mod drain;
 mod failover;
 mod handoff;
 mod lab;
+mod lab_network;
 mod next_hop;
 mod reload;
 mod restart;
@@ -22,6 +23,7 @@ use lb_tests::{
 fn main() -> ExitCode {
     let subjects = [
         lab::cases(),
+        lab_network::cases(),
         balance::cases(),
         failover::cases(),
         drain::cases(),

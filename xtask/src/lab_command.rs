@@ -29,12 +29,10 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Bring the lab up and leave it running in the background
-    #[command(
-        after_help = "Examples:\n  cargo xtask lab up\n  \
+    #[command(after_help = "Examples:\n  cargo xtask lab up\n  \
                             cargo xtask lab up --topology l2 --mode dsr         one segment; answers go past the balancer\n  \
                             cargo xtask lab up --delay 50 --loss 2              a client that is far away\n  \
-                            cargo xtask lab up --client-mtu 1280                a narrow link before the client"
-    )]
+                            cargo xtask lab up --client-mtu 1280                a narrow link before the client")]
     Up {
         /// Without lbd: the web servers get a plain site, and the balancer is a plain router
         #[arg(long)]

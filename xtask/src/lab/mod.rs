@@ -46,7 +46,7 @@ pub use nginx::WebServer;
 pub use node::{NOBODY, NOBODY6, Node, SITE, VIP, VIP6};
 pub use options::{Binaries, LabOptions, Mode, Wan};
 pub use requests::{Answer, Requests};
-pub use services::ServiceText;
+pub use services::{Backends, ServiceText};
 pub use topology::{LB_INTERFACES, Topology};
 pub use transfers::{TRANSFER_PORT, TRANSFER_PORTS};
 pub use web::AppStats;

@@ -139,8 +139,10 @@ const IPV4_ROUTER: [(&str, &str); 5] = [
 ];
 
 /// Having an address that is another host's to the network: nobody is told about it.
-const QUIET_ABOUT_VIPS: [(&str, &str); 2] =
-    [("ipv4/conf/all/arp_ignore", "1"), ("ipv4/conf/all/arp_announce", "2")];
+const QUIET_ABOUT_VIPS: [(&str, &str); 2] = [
+    ("ipv4/conf/all/arp_ignore", "1"),
+    ("ipv4/conf/all/arp_announce", "2"),
+];
 
 /// The namespace of a node.
 pub(super) fn namespace(prefix: &str, node: Node) -> Namespace {

@@ -1,13 +1,23 @@
 //! Services for `lb.toml`: those of the site, and more for tests.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::transfers::TRANSFER_PORT;
 use super::{LabOptions, Mode, Node, Topology, VIP, VIP6};
 use crate::transfer::Protocol;
 
-/// A service whose backends are the lab's web servers, probed by TCP.
+/// What is behind a service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backends {
+    /// The web servers, probed by TCP.
+    #[default]
+    WebServers,
+    /// The sinks beside them, not probed.
+    Sinks,
+}
+
+/// A service on the lab's balancer.
 #[derive(Debug, Clone)]
 pub struct ServiceText {
     /// Its name.
@@ -22,6 +32,8 @@ pub struct ServiceText {
     pub mode: Mode,
     /// Whether backends are named by their IPv6 addresses. Default: as the VIP.
     pub ipv6_backends: bool,
+    /// What is behind it. Default: the web servers.
+    pub backends: Backends,
     /// Another port of the backends than the service's.
     pub backend_port: Option<u16>,
     /// More lines of `[[service]]`, such as `scheduler = "maglev"`, each with its end.
@@ -39,6 +51,7 @@ impl ServiceText {
             protocol,
             mode,
             ipv6_backends: vip.is_ipv6(),
+            backends: Backends::default(),
             backend_port: None,
             lines: String::new(),
         }
@@ -47,8 +60,9 @@ impl ServiceText {
     /// Its TOML; `health` is what is in `[service.health]`.
     pub(super) fn toml(&self, topology: Topology, health: &str) -> String {
         let Self { name, vip, port, .. } = self;
-        let mut text =
-            format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nport = {port}\nmanage_vip = \"uplink\"\n");
+        let mut text = format!(
+            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nport = {port}\nmanage_vip = \"uplink\"\n"
+        );
         // Into a string, which does not fail.
         if self.protocol != Protocol::Tcp {
             let _ = writeln!(text, "protocol = \"{}\"", self.protocol.name());
@@ -57,15 +71,20 @@ impl ServiceText {
             let _ = writeln!(text, "mode = \"{}\"", self.mode.name());
         }
         if matches!(self.mode, Mode::FullNat | Mode::Ipip) {
-            let _ = writeln!(text, "source_address = \"{}\"", self.address_of(topology, Node::Lb));
+            let (ipv4, ipv6) = (topology.address(Node::Lb), topology.address6(Node::Lb));
+            let _ = writeln!(text, "source_address = \"{}\"", self.of_family(ipv4, ipv6));
         }
         text += &self.lines;
         let _ = write!(text, "\n[service.health]\n{health}");
         for node in Node::WEB {
-            let address = self.address_of(topology, node);
+            let (prefix, (ipv4, ipv6)) = match self.backends {
+                Backends::WebServers => ("", (topology.address(node), topology.address6(node))),
+                Backends::Sinks => ("sink-", topology.sink(node)),
+            };
+            let address = self.of_family(ipv4, ipv6);
             let _ = write!(
                 text,
-                "\n[[service.backend]]\nname = \"{node}\"\naddress = \"{address}\"\n"
+                "\n[[service.backend]]\nname = \"{prefix}{node}\"\naddress = \"{address}\"\n"
             );
             if let Some(port) = self.backend_port {
                 let _ = writeln!(text, "port = {port}");
@@ -75,11 +94,11 @@ impl ServiceText {
         text
     }
 
-    fn address_of(&self, topology: Topology, node: Node) -> IpAddr {
+    fn of_family(&self, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> IpAddr {
         if self.ipv6_backends {
-            topology.address6(node).into()
+            ipv6.into()
         } else {
-            topology.address(node).into()
+            ipv4.into()
         }
     }
 }
@@ -91,7 +110,11 @@ pub(super) const PACE: &str =
 impl LabOptions {
     /// Adds a service to `lb.toml`; the topology must have been chosen.
     pub fn add_service(&mut self, service: &ServiceText) {
-        let text = service.toml(self.topology, &format!("type = \"tcp\"\n{PACE}"));
+        let health = match service.backends {
+            Backends::WebServers => format!("type = \"tcp\"\n{PACE}"),
+            Backends::Sinks => "type = \"none\"\n".to_owned(),
+        };
+        let text = service.toml(self.topology, &health);
         self.more_services += &text;
     }
 

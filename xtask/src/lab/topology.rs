@@ -15,6 +15,10 @@
 //! | `l2` | the same | the same | the same | 198.51.100.11, 2001:db8:100::11 | 198.51.100.12, 2001:db8:100::12 |
 //!
 //! The balancer's interface towards the client is `uplink` in both, and the router's end of that wire `lb`.
+//!
+//! Beside each web server is a *sink*, the address ending in 200 (IPv6: `::200`) of the same network: the balancer believes
+//! it to be a neighbour, and what it sends there is dropped on arrival. Backends for floods, which are to measure the
+//! balancer and not the servers.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -81,6 +85,32 @@ impl Topology {
         }
     }
 
+    /// The sink beside a web server; for other nodes, that of the wire towards the client.
+    pub fn sink(self, node: Node) -> (Ipv4Addr, Ipv6Addr) {
+        let mut octets = self.address(node).octets();
+        let mut segments = self.address6(node).segments();
+        // In the layer-2 topology all are on one network.
+        let shift = u8::from(self == Self::L2 && node == Node::Web2);
+        octets[3] = 200 + shift;
+        segments[7] = 0x200 + u16::from(shift);
+        (octets.into(), segments.into())
+    }
+
+    /// Where the balancer is told that the sinks are.
+    fn sinks(self) -> String {
+        let lines = Node::WEB.map(|node| {
+            let device = match self {
+                Self::Routed => node.name(),
+                Self::L2 => "uplink",
+            };
+            let (ipv4, ipv6) = self.sink(node);
+            [IpAddr::from(ipv4), ipv6.into()].map(|address| {
+                format!("neighbour add {address} lladdr {NOBODYS_MAC} dev {device} nud permanent\n")
+            })
+        });
+        lines.concat().concat()
+    }
+
     /// The wires, but for the one between client and router; `{prefix}` is to be replaced.
     pub(super) fn wires(self) -> &'static str {
         match self {
@@ -141,6 +171,7 @@ impl Topology {
             }
             Node::Lb => {
                 lines += "route add default via 198.51.100.1\nroute add default via 2001:db8:100::1\n";
+                lines += &self.sinks();
             }
             Node::Web1 | Node::Web2 => {
                 lines += self.web_routes(node, options.mode);
@@ -227,7 +258,8 @@ impl Topology {
 
     /// VIPs are reached through the balancer, and [`NOBODY`](super::NOBODY) not at all.
     fn router_routes(self, options: &LabOptions) -> String {
-        let mut lines = "route add blackhole 198.19.0.0/16\nroute add blackhole 2001:db8:bad::/48\n".to_owned();
+        let mut lines =
+            "route add blackhole 198.19.0.0/16\nroute add blackhole 2001:db8:bad::/48\n".to_owned();
         if self == Self::Routed {
             lines += "route add 198.18.1.0/24 via 198.51.100.2
                       route add 198.18.2.0/24 via 198.51.100.2
@@ -269,6 +301,9 @@ fn client_routes(mtu: u16) -> String {
     };
     format!("route add default via 198.18.0.1{mss}\nroute add default via 2001:db8::1{mss6}\n")
 }
+
+/// Of the sinks: no interface has it, so that hosts drop what is sent to it before they look into it.
+const NOBODYS_MAC: &str = "02:00:00:00:00:5a";
 
 /// The MTU of every link that is not told otherwise.
 pub(super) const ORDINARY_MTU: u16 = 1500;

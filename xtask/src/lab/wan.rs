@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 
-use super::node::Node;
 use super::Lab;
+use super::node::Node;
 
 impl Lab {
     /// Joins client and router, whose interfaces for that come into being by it, if they are to be far apart.

@@ -74,10 +74,13 @@ impl Connection {
     /// # Errors
     /// When it does not within 60 s, or is refused.
     pub fn open(to: SocketAddr) -> anyhow::Result<Self> {
-        Self::over(TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("cannot connect to {to}"))?)
+        Self::over(
+            TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("cannot connect to {to}"))?,
+        )
     }
 
-    /// Connects from this address and port, even if the port was in use until just now.
+    /// Connects from this address and port, which may have been in use until just now: for another connection to the same
+    /// server only if that was [`reset`](Self::reset), or closed by the server first.
     ///
     /// # Errors
     /// When it cannot.
@@ -107,6 +110,18 @@ impl Connection {
     /// The connection itself.
     pub fn stream(&self) -> &TcpStream {
         self.0.get_ref()
+    }
+
+    /// Ends it with a RST.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it has no reason to.
+    pub fn reset(self) -> anyhow::Result<()> {
+        let at_once = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        Ok(socket::setsockopt(self.stream(), sockopt::Linger, &at_once)?)
     }
 
     /// A few bytes there and back.
@@ -189,7 +204,9 @@ impl Head {
     /// That of the answer to the request with this number.
     pub(super) fn read(line: &str, number: u64) -> anyhow::Result<Self> {
         let words: Vec<_> = line.split_ascii_whitespace().collect();
-        let (&[server, peer, found], verdict) = words.split_first_chunk().with_context(|| format!("the answer is {line:?}"))?;
+        let (&[server, peer, found], verdict) = words
+            .split_first_chunk()
+            .with_context(|| format!("the answer is {line:?}"))?;
         let verdict = match *verdict {
             [] => "",
             [verdict] => verdict,
@@ -228,9 +245,110 @@ fn bound(from: SocketAddr, kind: SockType) -> anyhow::Result<OwnedFd> {
     } else {
         AddressFamily::Inet6
     };
-    let socket = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None).context("cannot make a socket")?;
+    let socket =
+        socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None).context("cannot make a socket")?;
     socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(from))
         .with_context(|| format!("cannot have {from}"))?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::thread;
+
+    use super::*;
+    use crate::transfer::serve;
+
+    /// A server on a port of the loopback interface that was free a moment ago.
+    fn server() -> SocketAddr {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        serve("web1", &[address]).unwrap();
+        address
+    }
+
+    /// A datagram relay that loses every third datagram, and answers what it is told to.
+    fn lossy_relay(to: SocketAddr, spoil: fn(&mut Vec<u8>)) -> SocketAddr {
+        let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = near.local_addr().unwrap();
+        thread::spawn(move || {
+            let far = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut buffer = vec![0; 65_536];
+            for number in 0_u64.. {
+                let (length, client) = near.recv_from(&mut buffer).unwrap();
+                if number % 3 == 2 {
+                    continue;
+                }
+                far.send_to(&buffer[..length], to).unwrap();
+                let length = far.recv(&mut buffer).unwrap();
+                let mut answer = buffer[..length].to_vec();
+                spoil(&mut answer);
+                near.send_to(&answer, client).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn bytes_go_both_ways_by_both_protocols() {
+        let to = server();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for direction in [Direction::Get, Direction::Put] {
+                let report = transfer(protocol, direction, to, 1_000_001).unwrap();
+                assert_eq!((report.server.as_str(), report.bytes), ("web1", 1_000_001));
+                assert_eq!(report.peer.ip(), to.ip());
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_serves_many_requests() {
+        let mut connection = Connection::open(server()).unwrap();
+        for sequence in 0..3 {
+            let report = connection.ping(sequence).unwrap();
+            assert_eq!(report.peer, connection.stream().local_addr().unwrap());
+        }
+        connection.put(70_000).unwrap();
+        connection.ping(3).unwrap();
+        connection.get(70_000).unwrap();
+        connection.stream().write_all(b"nonsense\n").unwrap();
+        assert!(connection.ping(4).is_err());
+    }
+
+    #[test]
+    fn a_port_can_be_used_again_at_once() {
+        let to = server();
+        let mut first = Connection::open_from((Ipv4Addr::LOCALHOST, 0).into(), to).unwrap();
+        let from = first.ping(0).unwrap().peer;
+        first.reset().unwrap();
+        let mut second = Connection::open_from(from, to).unwrap();
+        assert_eq!(second.ping(0).unwrap().peer, from);
+    }
+
+    #[test]
+    fn datagrams_that_are_lost_are_sent_again() {
+        let relay = lossy_relay(server(), |_| ());
+        let report = transfer(Protocol::Udp, Direction::Put, relay, 50_000).unwrap();
+        // 36 datagrams, of which a third is lost, and of those again.
+        assert!((17..=40).contains(&report.resent), "{report:?}");
+    }
+
+    #[test]
+    fn what_is_damaged_is_noticed() {
+        let server = server();
+        let damaged = lossy_relay(server, |answer| {
+            if let Some(last) = answer.last_mut() {
+                *last ^= 1;
+            }
+        });
+        let error = transfer(Protocol::Udp, Direction::Get, damaged, 5_000).unwrap_err();
+        assert!(error.to_string().contains("other bytes"), "{error:#}");
+        let of_another = lossy_relay(server, |answer| answer[3] = answer[answer.len() - 1]);
+        let error = transfer(Protocol::Udp, Direction::Get, of_another, 500_000).unwrap_err();
+        assert!(format!("{error:#}").contains("answer"), "{error:#}");
+    }
 }

@@ -51,7 +51,9 @@ impl Datagrams {
     /// When it cannot be had, or there is no route.
     pub fn open_from(from: SocketAddr, to: SocketAddr) -> anyhow::Result<Self> {
         let socket = udp_from(from)?;
-        socket.connect(to).with_context(|| format!("cannot send to {to}"))?;
+        socket
+            .connect(to)
+            .with_context(|| format!("cannot send to {to}"))?;
         // Without the right to it there is less room, and more is sent twice.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &ROOM);
         Ok(Self {
@@ -269,14 +271,20 @@ impl Transfer {
         };
         if !waiting.repeated {
             let sample = waiting.sent.elapsed();
-            self.round_trip = Some(self.round_trip.map_or(sample, |average| (average * 7 + sample) / 8));
+            self.round_trip = Some(
+                self.round_trip
+                    .map_or(sample, |average| (average * 7 + sample) / 8),
+            );
         }
         match self.direction {
             Direction::Put => ensure!(head.verdict == "same", "datagram {number}: {line:?}"),
             Direction::Get => {
                 let mut wanted = vec![0; self.length_of(number)];
                 Pattern::at(number * self.block as u64).read_exact(&mut wanted)?;
-                ensure!(wanted == payload, "datagram {number} carries other bytes than were sent");
+                ensure!(
+                    wanted == payload,
+                    "datagram {number} carries other bytes than were sent"
+                );
             }
         }
         Ok(())

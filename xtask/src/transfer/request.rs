@@ -14,9 +14,18 @@ pub(super) enum Request {
 /// What a client asks in a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Datagram {
-    Ping { sequence: u64 },
-    Get { sequence: u64, offset: u64, length: usize },
-    Put { sequence: u64, offset: u64 },
+    Ping {
+        sequence: u64,
+    },
+    Get {
+        sequence: u64,
+        offset: u64,
+        length: usize,
+    },
+    Put {
+        sequence: u64,
+        offset: u64,
+    },
 }
 
 impl Datagram {

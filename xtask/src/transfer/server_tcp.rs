@@ -209,12 +209,6 @@ fn answer(
 }
 
 /// The head of an answer, in one write, so that it is one segment.
-fn head(
-    writer: &mut dyn Write,
-    name: &str,
-    peer: SocketAddr,
-    number: u64,
-    verdict: &str,
-) -> io::Result<()> {
+fn head(writer: &mut dyn Write, name: &str, peer: SocketAddr, number: u64, verdict: &str) -> io::Result<()> {
     writer.write_all(format!("{name} {peer} {number}{verdict}\n").as_bytes())
 }

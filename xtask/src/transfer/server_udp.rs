@@ -85,7 +85,10 @@ mod tests {
         let put = [b"put 7 8\n".as_slice(), &0x9e37_79b9_7f4a_7c15_u64.to_le_bytes()].concat();
         assert_eq!(answer_to(&put), Some(format!("{head} same\n")));
         assert_eq!(answer_to(&put[..15]), Some(format!("{head} same\n")));
-        assert_eq!(answer_to(b"put 7 8\n12345678"), Some(format!("{head} different\n")));
+        assert_eq!(
+            answer_to(b"put 7 8\n12345678"),
+            Some(format!("{head} different\n"))
+        );
     }
 
     #[test]
