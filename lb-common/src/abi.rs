@@ -20,10 +20,11 @@ pub const ABI_SECTION: &str = "lb_abi";
 pub const SERVICE_NUMBERS: u32 = 2048;
 /// Backend ids are 1 to 8,191: twice the 4,096 backends that there may be, for the same reason.
 pub const BACKEND_IDS: u32 = 1 << crate::connection_table::entry::BACKEND_BITS;
-/// Buckets of one copy of the service table, which has the VIPs as well.
-pub const SERVICE_BUCKETS: u32 = 4096;
-/// Buckets of one copy of the endpoint table.
-pub const ENDPOINT_BUCKETS: u32 = 8192;
+/// Buckets of one copy of the service table, which has the VIPs as well: twice as many as there may be entries, with which all
+/// find room.
+pub const SERVICE_BUCKETS: u32 = 8192;
+/// Buckets of one copy of the endpoint table, likewise.
+pub const ENDPOINT_BUCKETS: u32 = 16_384;
 /// [`SlotLine`]s of one copy of the slot pool: two million slots, current and previous ones. So 4,096 backends have 256 each in
 /// the hash tables of their services, and as many in those before the last change.
 pub const SLOT_LINES: u32 = 65_536;
@@ -386,7 +387,7 @@ pub struct BackendState<W> {
     /// Connections, for the choice of the least loaded: the program adds one for each that it opens, the daemon sets it
     /// right about once a second.
     pub load: W,
-    /// The weight that `load` is divided by, 1 to 256; written by the daemon.
+    /// The weight that `load` is divided by, 1 to 2,560; written by the daemon.
     pub weight: W,
     /// Counts the ports tried, for `full-nat`: the next one is its remainder.
     pub port_cursor: W,
@@ -478,3 +479,52 @@ const _: () = {
     assert!(size_of::<FragmentNote>() == 32);
     assert!(crate::outcome::Outcome::COUNT < 256);
 };
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn memberships_round_trip(service: u16, backend: u16, next: u16, flags: u16) {
+            let membership = Membership { service, backend, next, flags };
+            prop_assert_eq!(Membership::unpack(membership.pack()), membership);
+            for flag in [Membership::WIDE, Membership::STATELESS, Membership::FULL_NAT] {
+                prop_assert_eq!(membership.is(flag), flags & flag != 0);
+            }
+        }
+
+        #[test]
+        fn a_listeners_number_and_flags_do_not_overlap(number: u16, flags in 0u64..16) {
+            let flags = flags << 16;
+            match Listener::new(number, flags) {
+                None => prop_assert_eq!((number, flags), (0, 0)),
+                Some(listener) => {
+                    prop_assert_eq!(listener.number(), number);
+                    let all = [Listener::WIDE, Listener::STATELESS, Listener::VIP, Listener::ANSWERS_ECHO];
+                    for flag in all {
+                        prop_assert_eq!(listener.is(flag), flags & flag != 0);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn an_address_is_its_bytes(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            let mut expected = bytes.clone();
+            expected.resize(16, 0);
+            prop_assert_eq!(address(&bytes).map(u64::to_ne_bytes).concat(), expected);
+        }
+    }
+
+    #[test]
+    fn stages_are_in_order_and_their_programs_differ() {
+        let mut names = std::collections::HashSet::new();
+        for (index, stage) in Stage::ALL.into_iter().enumerate() {
+            assert_eq!(stage as usize, index);
+            assert!(names.insert(stage.program()), "{stage:?}");
+        }
+    }
+}

@@ -195,3 +195,6 @@ impl Keys<3> for Ipv6 {
         wide_key(client, client_port, service, vip_port)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,9 @@ impl LookupTable {
         }
         let mut size = entries.len().div_ceil(2).next_power_of_two().min(max_buckets);
         loop {
-            for attempt in 0..32 {
+            // A larger table is slower to look up, but where there is none, patience helps.
+            let attempts = if size < max_buckets { 32 } else { 256 };
+            for attempt in 0..attempts {
                 let seed = Seed::new(attempt).hash(&[size as u64]) as u32;
                 if let Some(buckets) = Self::place(entries, size, seed) {
                     return Ok(Self { seed, buckets });

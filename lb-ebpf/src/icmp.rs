@@ -19,17 +19,20 @@ use lb_common::word::Word as _;
 use crate::backend_choice::{Slots, hash_client, hashes};
 use crate::connection_table::{Table, is_recent, known_hop, now};
 use crate::encapsulate::{encapsulate, overhead};
-use crate::forward::{Route, Verdict, route};
+use crate::forward::{How, Route, Verdict, route};
 use crate::maps::{SERVICE_STATES, element};
 use crate::own_ports;
 use crate::packet::Packet;
 use crate::pipeline::{Towards, leave, words};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
+use crate::untracked_answer::answers_without_entry;
 
 /// Bytes of an ICMP header (RFC 792, RFC 4443 section 2.1).
 const HEADER: usize = 8;
 const CHECKSUM: usize = 2;
+/// Of echo replies.
+const TIME_TO_LIVE: u8 = 64;
 
 /// A family's ICMP, as far as it matters to whoever passes it on.
 pub trait Icmp: Rewrite {
@@ -190,17 +193,27 @@ fn concern<F: Icmp + Table<3>>(
         let towards = backend_of(tables, message, listener).ok_or(Outcome::IcmpNotOurs)?;
         return to_backend(context, tables, message, towards);
     }
-    let first = tables.membership::<F>(quoted.destination, message.destination_port, quoted.protocol);
-    let mut membership = first;
+    let first = tables
+        .membership::<F>(quoted.destination, message.destination_port, quoted.protocol)
+        .ok_or(Outcome::IcmpNotOurs)?;
+    let first = Membership::unpack(first.get());
+    // Variables, and not an `Option` of all of them: what that leaves undefined, LLVM computes with all the same.
+    let (mut candidate, mut client, mut port) = (first, quoted.source, message.source_port);
+    let mut hop = NO_ENTRY;
     for _ in 0..MAX_SIBLINGS {
-        let Some(candidate) = membership else { break };
-        let candidate = Membership::unpack(candidate.get());
-        if let Some((client, port, value)) = client_of(tables, message, candidate) {
-            return to_client(context, tables, message, candidate, client, port, value);
+        if let Some((address, client_port, value)) = client_of(tables, message, candidate) {
+            (client, port, hop) = (address, client_port, u32::from(value.hop()));
+            break;
         }
-        membership = tables.next_membership(candidate);
+        match tables.next_membership(candidate) {
+            Some(next) => candidate = Membership::unpack(next.get()),
+            None => break,
+        }
     }
-    Err(Outcome::IcmpNotOurs)
+    if hop == NO_ENTRY && !answers_without_entry(first)? {
+        return Err(Outcome::IcmpNotOurs);
+    }
+    to_client(context, tables, message, candidate, (client, port), hop)
 }
 
 /// The entry of a connection, in whichever table it is.
@@ -338,15 +351,17 @@ fn to_backend<F: Icmp>(
     Ok(verdict)
 }
 
+/// Instead of the number of the hop that an entry names, where there is no entry: above all of them, and unknown.
+const NO_ENTRY: u32 = 1 << 16;
+
 #[inline(always)]
 fn to_client<F: Icmp>(
     context: &XdpContext,
     tables: &Tables,
     message: &Message<F>,
     candidate: Membership,
-    client: F::Address,
-    port: u16,
-    value: Value,
+    (client, port): (F::Address, u16),
+    hop: u32,
 ) -> Result<Verdict, Outcome> {
     if message.network.time_to_live <= 1 {
         return Err(Outcome::TimeToLiveOver);
@@ -357,12 +372,16 @@ fn to_client<F: Icmp>(
         return Err(Outcome::IcmpNotOurs);
     }
     let vip = F::of_record(&backend.vip);
-    let known = known_hop(value.hop());
+    let known = known_hop(hop as u16);
     let route = if known.is_known() {
         Route::known(known.answer().to_words(), known.interface_index())
     } else {
         route::<F>(context, vip, client, message.network.length)
     };
+    if hop == NO_ENTRY && route.how == How::NotForwarded {
+        // About a packet of the host's own.
+        return Err(Outcome::IcmpNotOurs);
+    }
     // What the backend itself says comes from the service; what a router says, from the router.
     let source = (message.network.source == address).then_some(vip);
     let hidden = candidate.is(Membership::FULL_NAT);
@@ -471,6 +490,7 @@ fn answer_echo<F: Icmp>(
     if !vip.is(Listener::ANSWERS_ECHO) {
         return Err(Outcome::IcmpNotOurs);
     }
+    F::renew(packet, TIME_TO_LIVE + 1)?;
     // Swapped addresses have the same sum, so that only the time to live changes the header's checksum.
     F::route(packet, Some(network.destination), Some(network.source), Delta::ZERO)?;
     let mut header = packet

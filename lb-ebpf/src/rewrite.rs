@@ -27,6 +27,9 @@ pub trait Rewrite: Family {
         destination: Option<Self::Address>,
         delta: Delta,
     ) -> Result<(), Outcome>;
+
+    /// Gives the packet a time to live of its own: it is no longer the one that came.
+    fn renew(packet: &Packet, time_to_live: u8) -> Result<(), Outcome>;
 }
 
 impl Rewrite for Ipv4 {
@@ -54,6 +57,21 @@ impl Rewrite for Ipv4 {
         header.set::<u16, { offset_of!(Ipv4Hdr, check) }>(delta.apply(checksum));
         Ok(())
     }
+
+    #[inline(always)]
+    fn renew(packet: &Packet, time_to_live: u8) -> Result<(), Outcome> {
+        let mut header = packet
+            .window_mut::<{ ipv4::LENGTH }>(ipv4::OFFSET)
+            .ok_or(Outcome::Impossible)?;
+        let old = header.field::<u16, { offset_of!(Ipv4Hdr, ttl) }>();
+        let [_, protocol] = old.to_ne_bytes();
+        let new = u16::from_ne_bytes([time_to_live, protocol]);
+        header.set::<u16, { offset_of!(Ipv4Hdr, ttl) }>(new);
+        let checksum = header.field::<u16, { offset_of!(Ipv4Hdr, check) }>();
+        let delta = Delta::of_word(old, new);
+        header.set::<u16, { offset_of!(Ipv4Hdr, check) }>(delta.apply(checksum));
+        Ok(())
+    }
 }
 
 impl Rewrite for Ipv6 {
@@ -75,6 +93,15 @@ impl Rewrite for Ipv6 {
         }
         let hop_limit = header.field::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>();
         header.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(hop_limit.wrapping_sub(1));
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn renew(packet: &Packet, time_to_live: u8) -> Result<(), Outcome> {
+        let mut header = packet
+            .window_mut::<{ ipv6::LENGTH }>(ipv6::OFFSET)
+            .ok_or(Outcome::Impossible)?;
+        header.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(time_to_live);
         Ok(())
     }
 }

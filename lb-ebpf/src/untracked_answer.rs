@@ -34,8 +34,19 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     }
 }
 
-/// An answer without an entry: of a stateless service; or else while its service has connections without entries, or the
-/// table is flooded; only from an endpoint of a single service, and never to the host itself.
+/// Whether what has to do with an endpoint may belong to a connection without an entry: of a stateless service; or else while
+/// its service has connections without entries, or the table is flooded; only if the endpoint serves a single one.
+#[inline(always)]
+pub fn answers_without_entry(membership: Membership) -> Result<bool, Outcome> {
+    if membership.next != 0 || membership.is(Membership::FULL_NAT) {
+        return Ok(false);
+    }
+    let state = element(&SERVICE_STATES, u32::from(membership.service)).ok_or(Outcome::Impossible)?;
+    let now = now();
+    Ok(membership.is(Membership::STATELESS) || is_recent(state.untracked.load(), now) || is_flooded(now))
+}
+
+/// An answer without an entry; never to the host itself.
 #[inline(always)]
 fn without_entry<F: Path<K>, const K: usize>(
     context: &XdpContext,
@@ -43,15 +54,7 @@ fn without_entry<F: Path<K>, const K: usize>(
     tables: &Tables,
     membership: Membership,
 ) -> Result<Verdict, Outcome> {
-    let stateless = membership.is(Membership::STATELESS);
-    let state = element(&SERVICE_STATES, u32::from(membership.service)).ok_or(Outcome::Impossible)?;
-    let now = now();
-    if membership.next != 0
-        || membership.is(Membership::FULL_NAT)
-        || !(stateless
-            || is_recent(state.untracked.load(), now)
-            || is_flooded(now))
-    {
+    if !answers_without_entry(membership)? {
         return Err(Outcome::NoConnection);
     }
     is_forwardable(segment)?;
@@ -75,7 +78,7 @@ fn without_entry<F: Path<K>, const K: usize>(
         is_hidden: false,
     };
     rewrite_to_client(&packet, segment, backend, &client)?;
-    let outcome = if stateless {
+    let outcome = if membership.is(Membership::STATELESS) {
         Outcome::ToClientStateless
     } else {
         Outcome::ToClientUntracked

@@ -8,6 +8,7 @@
     reason = "a test program: nothing is public, and it may fail by a panic"
 )]
 
+mod echo;
 mod frame;
 mod kind;
 mod matrix;
@@ -30,5 +31,10 @@ fn main() -> ExitCode {
         needs: &[Root, Bpf],
         parallel: true,
     }
-    .run([matrix::cases()].into_iter().flatten().collect())
+    .run(
+        [echo::cases(), matrix::cases()]
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
 }

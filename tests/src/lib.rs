@@ -5,5 +5,6 @@ pub mod frame_generator;
 pub mod harness;
 pub mod matrix;
 pub mod needs;
+pub mod parser_promises;
 pub mod programs;
 pub mod random_frames;

@@ -168,8 +168,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_do_not_overlap(s in 0usize..8, backend in 0u16..8192, hop in 0u16..2048, deadline: u16) {
+        fn fields_do_not_overlap(
+            s in 0usize..8,
+            backend in 0u16..8192,
+            hop in 0u16..2048,
+            deadline: u16,
+            port: u16,
+        ) {
             let value = Value::new(STATES[s], backend, hop, Tick(deadline));
+            prop_assert_eq!(value.port(), 0);
+            let value = value.with_port(!port).with_port(port);
+            prop_assert_eq!(value.port(), port);
             prop_assert_eq!(value.state(), STATES[s]);
             prop_assert_eq!(value.backend(), backend);
             prop_assert_eq!(value.hop(), hop);
@@ -177,10 +186,35 @@ mod tests {
             prop_assert!(value.is_entry());
             let changed = value.with(STATES[7 - s], 2047 - hop, Tick(!deadline));
             prop_assert_eq!(changed.backend(), backend);
+            prop_assert_eq!(changed.port(), port);
             prop_assert_eq!(changed.seal(), value.seal());
             prop_assert_eq!(changed.hop(), 2047 - hop);
             prop_assert_eq!(changed.state(), STATES[7 - s]);
             prop_assert_eq!(changed.deadline(), Tick(!deadline));
+        }
+
+        /// What is only cut off would be taken for another field.
+        #[test]
+        fn too_large_numbers_spoil_no_other_field(backend: u16, hop: u16, deadline: u16) {
+            let value = Value::new(State::Established, backend, hop, Tick(deadline));
+            prop_assert_eq!(value.state(), State::Established);
+            prop_assert_eq!(value.backend(), backend & 0x1fff);
+            prop_assert_eq!(value.hop(), hop & 0x7ff);
+            prop_assert_eq!(value.deadline(), Tick(deadline));
+            prop_assert_eq!(value.port(), 0);
+        }
+
+        /// Another backend, or another own port, is another seal: a key of one is not found by a value of the other.
+        #[test]
+        fn seals_differ_by_what_never_changes(one: (u16, u16), other: (u16, u16)) {
+            let value = |(backend, port): (u16, u16)| {
+                Value::new(State::Established, backend & 0x1fff, 1, Tick(0)).with_port(port)
+            };
+            let (one, other) = (value(one), value(other));
+            prop_assert_eq!(
+                one.seal() == other.seal(),
+                (one.backend(), one.port()) == (other.backend(), other.port())
+            );
         }
 
         #[test]

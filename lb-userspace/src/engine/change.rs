@@ -246,6 +246,10 @@ impl Engine {
         if of_all.all(taken_out) {
             return Ok(DrainOutcome::AlreadyDrained);
         }
+        // A backup that is up gets the connections as soon as nobody else can.
+        let can_take = |backend: &crate::api::types::Backend| {
+            backend.eligible || backend.backup && backend.state == BackendState::Up && backend.weight > 0
+        };
         let needs_it = services.iter().find(|service| {
             service
                 .backends
@@ -254,7 +258,7 @@ impl Engine {
                 && !service
                     .backends
                     .iter()
-                    .any(|backend| backend.name != server && backend.eligible)
+                    .any(|backend| backend.name != server && can_take(backend))
         });
         if let Some(service) = needs_it {
             return Ok(DrainOutcome::LastOne {

@@ -250,3 +250,60 @@ fn leaving_backends_make_room_at_a_shared_endpoint() {
         .collect();
     assert_eq!(of_server.len(), 16, "all that are wanted");
 }
+
+/// 1,024 services with 4,096 backends, of both families and with every scheduler; then half of the backends fail.
+#[test]
+fn as_many_as_there_may_be() {
+    const SCHEDULERS: [Scheduler; 5] = [
+        Scheduler::Maglev,
+        Scheduler::RoundRobin,
+        Scheduler::LeastConnections,
+        Scheduler::SourceHash,
+        Scheduler::Random,
+    ];
+    let mut config = test_config();
+    let www = config.services.remove(0);
+    config.services = (0..1024u16)
+        .map(|n| {
+            let [high, low] = n.to_be_bytes();
+            let six = n % 2 == 1;
+            let address = |host: u8| -> std::net::IpAddr {
+                if six {
+                    [0x2001, 0xdb8, n, 0, 0, 0, 0, u16::from(host)].into()
+                } else {
+                    [198, 18 + high % 2, low, high * 4 + host].into()
+                }
+            };
+            let backends = (0..4).map(|host| config::Backend {
+                name: format!("web{host}"),
+                address: address(host),
+                ..www.backends[0].clone()
+            });
+            config::Service {
+                name: format!("www{n}"),
+                vip: if six {
+                    [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, n].into()
+                } else {
+                    [203, 0, high, low].into()
+                },
+                scheduler: SCHEDULERS[usize::from(n) % SCHEDULERS.len()],
+                backends: backends.collect(),
+                ..www.clone()
+            }
+        })
+        .collect();
+    let mut running = Running::default();
+    let services = running.publish(&config, &[]);
+    assert_eq!(services.len(), 1024);
+    let services = running.publish(&config, &["web0", "web3"]);
+    for service in &services {
+        let up: Vec<_> = service
+            .backends
+            .iter()
+            .filter(|it| it.up)
+            .map(|it| it.id)
+            .collect();
+        assert_eq!(up.len(), 2);
+        assert!(service.slots.iter().all(|id| up.contains(id)));
+    }
+}

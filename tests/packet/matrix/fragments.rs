@@ -190,8 +190,8 @@ fn sizes(kind: Kind) -> anyhow::Result<usize> {
     let (world, talk) = established(kind)?;
     let shortest = if kind.is_tcp() { 24 } else { 8 };
     for (number, cuts) in (0..).zip([
-        vec![shortest],
-        vec![shortest, shortest + 8],
+        vec![shortest, 1400],
+        vec![shortest, shortest + 8, 1000],
         vec![1400],
         vec![512, 520, 528, 1000],
         (1..20).map(|n| n * 96).collect(),

@@ -4,6 +4,7 @@ mod checksums;
 mod connection;
 mod fragments;
 mod headers;
+mod icmp;
 
 use lb_tests::harness::Case;
 use lb_tests::needs::Requirement::NetworkNamespaces;
@@ -21,6 +22,7 @@ pub fn cases() -> Vec<Case> {
         headers::cases(),
         checksums::cases(),
         fragments::cases(),
+        icmp::cases(),
     ]
         .into_iter()
         .flatten()

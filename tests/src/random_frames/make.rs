@@ -174,7 +174,9 @@ fn ipv4_header(random: &mut Rng, header: &Header) -> MadeHeader {
     if random.u8(..) < 32 {
         // No operation, each a byte long.
         let options = vec![1; 4 * random.usize(1..=10)];
-        ipv4.options = options[..].try_into().expect("at most 40 bytes, a multiple of four");
+        ipv4.options = options[..]
+            .try_into()
+            .expect("at most 40 bytes, a multiple of four");
     }
     ipv4.set_payload_len(header.carried).expect("short enough");
     ipv4.header_checksum = ipv4.calc_header_checksum();

@@ -96,14 +96,28 @@ pub(in crate::cli) fn connections(screen: &Screen, answer: &Connections) -> Stri
             total => format!("{} connections, none shown\n", count(total)),
         };
     }
-    let mut rows = Rows::new(screen, &["CLIENT", "BACKEND", "STATE", "EXPIRES IN"]);
+    let titles = ["CLIENT", "VIP", "BACKEND", "STATE", "EXPIRES IN", ">OWN PORT"];
+    let full_nat = answer
+        .connections
+        .iter()
+        .any(|connection| connection.own_port.is_some());
+    let columns = if full_nat { titles.len() } else { titles.len() - 1 };
+    let mut rows = Rows::new(screen, titles.get(..columns).unwrap_or(&titles));
     for connection in &answer.connections {
-        rows.row([
+        let vip = SocketAddr::new(connection.vip, connection.vip_port);
+        let fields = [
             text(SocketAddr::new(connection.client, connection.client_port).to_string()),
+            text(format!("{vip}/{}", word(&connection.protocol))),
             text(format!("{}/{}", connection.service, connection.backend)),
             text(&connection.state),
             text(seconds(connection.expires_seconds)),
-        ]);
+            text(
+                connection
+                    .own_port
+                    .map_or_else(String::new, |port| port.to_string()),
+            ),
+        ];
+        rows.row(fields.into_iter().take(columns));
     }
     let shown = answer.connections.len() as u64;
     let mut page = rows.text(0);

@@ -120,13 +120,20 @@ fn vips(services: &[Spanned<Table<written::Service>>]) -> HashSet<IpAddr> {
 }
 
 fn is_full_nat(service: &Spanned<Table<written::Service>>) -> bool {
-    service.get_ref().mode.as_ref().is_some_and(|mode| mode.get_ref() == "full-nat")
+    service
+        .get_ref()
+        .mode
+        .as_ref()
+        .is_some_and(|mode| mode.get_ref() == "full-nat")
 }
 
 /// The addresses of this machine.
 fn own_addresses(check: &mut Check<'_>) -> Vec<(IpAddr, u32)> {
     check.host.addresses().unwrap_or_else(|error| {
-        let what = format!("the addresses of this machine cannot be listed: {}", plain(&error));
+        let what = format!(
+            "the addresses of this machine cannot be listed: {}",
+            plain(&error)
+        );
         check.section("all services".to_owned(), 0..0).refuse(what);
         Vec::new()
     })

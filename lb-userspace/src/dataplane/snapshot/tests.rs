@@ -344,27 +344,30 @@ fn own_ports_on_which_a_service_listens_are_refused() {
     assert_eq!(build("198.18.0.1:2500"), Ok(()));
 }
 
+/// As many numbers as there are, all in use: twice as many services and backends as a configuration may have.
 #[test]
-fn a_thousand_services_with_four_backends_and_a_vip_each_fit() {
-    let services: Vec<_> = (0..1024u16)
+fn every_number_may_be_in_use_at_once() {
+    let services: Vec<_> = (1..SERVICE_NUMBERS as u16)
         .map(|n| {
-            let backends = (0..4)
-                .map(|b| {
-                    backend(
-                        1 + n * 4 + b,
-                        &format!("[2001:db8:{:x}::{:x}]:{}", n / 256, n % 256, 8000 + b),
-                    )
-                })
-                .collect();
-            let vip = format!("[2001:db8:ffff::{n:x}]:443");
-            ServiceEntry {
-                previous_slots: vec![1; 509],
-                ..service(n + 1, &vip, backends)
-            }
+            let ids = (n - 1) * 4 + 1..=(n * 4).min(BACKEND_IDS as u16 - 1);
+            let backends = ids.map(|id| backend(id, &format!("[2001:db8:{n:x}::{id:x}]:8000")));
+            service(n, &format!("[2001:db8:ffff::{n:x}]:443"), backends.collect())
         })
         .collect();
     let snapshot = Snapshot::build(&services).unwrap();
-    assert_eq!(snapshot.backends.len(), 4096);
+    assert_eq!(snapshot.services.len(), SERVICE_NUMBERS as usize - 1);
+    assert_eq!(snapshot.backends.len(), 4 * (SERVICE_NUMBERS as usize - 1));
+    for service in &services {
+        let vip = format!("[{}]:443", service.vip);
+        assert_eq!(
+            listener(&snapshot, &vip, TCP).map(Listener::number),
+            Some(service.number)
+        );
+    }
+}
+
+#[test]
+fn the_pool_holds_so_many_slots() {
     let full = service(1, "203.0.113.10:443", vec![backend(1, "198.18.1.2:443")]);
     let slots = (SLOT_LINES * SLOTS_PER_LINE) as usize;
     let with = |more| ServiceEntry {
