@@ -27,7 +27,9 @@ const NOT_AT_ALL: u64 = 2;
 const FRAGMENTATION_NEEDED: i64 = 1;
 
 /// Looks closer at a packet that grows by `growth` bytes on its way out of an interface; what does not fit and may not be
-/// cut into fragments is answered.
+/// cut into fragments is answered. So is what may be, but goes into a tunnel, where nobody could cut it: senders heed it
+/// (Linux does), and otherwise none of their long datagrams would ever arrive. Only later fragments may not be answered
+/// (RFC 1122 section 3.2.2).
 #[inline(always)]
 pub fn fit<F: Path<K>, const K: usize>(
     context: &XdpContext,
@@ -54,10 +56,13 @@ pub fn closer(context: *mut xdp_md, interface_index: u32, growth: u32) -> u64 {
     if result != FRAGMENTATION_NEEDED {
         return FITS;
     }
-    let may_be_cut = version == 4 && !ipv4::must_not_be_fragmented(&Packet::of(&XdpContext::new(context)));
-    match (may_be_cut, growth) {
-        (true, 0) => IN_FRAGMENTS,
-        (true, _) => NOT_AT_ALL,
-        (false, _) => u64::from(mtu.saturating_sub(growth).max(68)), // RFC 791: no link has less
+    let packet = Packet::of(&XdpContext::new(context));
+    let is_ipv4 = version == 4;
+    if is_ipv4 && growth == 0 && !ipv4::must_not_be_fragmented(&packet) {
+        return IN_FRAGMENTS;
     }
+    if is_ipv4 && ipv4::is_later_fragment(&packet) {
+        return NOT_AT_ALL;
+    }
+    u64::from(mtu.saturating_sub(growth).max(68)) // RFC 791: no link has less
 }
