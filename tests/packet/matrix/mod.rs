@@ -24,9 +24,9 @@ pub fn cases() -> Vec<Case> {
         fragments::cases(),
         icmp::cases(),
     ]
-        .into_iter()
-        .flatten()
-        .collect()
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A test for each of these kinds.
