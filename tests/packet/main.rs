@@ -31,10 +31,5 @@ fn main() -> ExitCode {
         needs: &[Root, Bpf],
         parallel: true,
     }
-    .run(
-        [echo::cases(), matrix::cases()]
-            .into_iter()
-            .flatten()
-            .collect(),
-    )
+    .run([echo::cases(), matrix::cases()].into_iter().flatten().collect())
 }

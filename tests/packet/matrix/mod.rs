@@ -32,9 +32,9 @@ pub fn cases() -> Vec<Case> {
         mid_flow::cases(),
         hops::cases(),
     ]
-        .into_iter()
-        .flatten()
-        .collect()
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A test for each of these kinds.
