@@ -8,13 +8,20 @@
     reason = "a test program: nothing is public, and it may fail by a panic"
 )]
 
+mod balancing;
 mod echo;
 mod frame;
 mod kind;
 mod matrix;
 mod namespace;
+mod nat;
+mod next_hops;
+mod not_ours;
 mod pool;
+mod repeater;
 mod seen;
+mod shared;
+mod table;
 mod talk;
 mod world;
 
@@ -32,9 +39,18 @@ fn main() -> ExitCode {
         parallel: true,
     }
     .run(
-        [echo::cases(), matrix::cases()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            matrix::cases(),
+            balancing::cases(),
+            echo::cases(),
+            nat::cases(),
+            next_hops::cases(),
+            not_ours::cases(),
+            shared::cases(),
+            table::cases(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     )
 }

@@ -13,9 +13,10 @@ use lb_tests::harness::Case;
 use nix::sched::sched_getcpu;
 
 use crate::balancing::on_all_cpus;
-use crate::frame::{Talk, client};
 use crate::repeater::{Repeater, plan};
-use crate::world::{CLIENT, Seen, TIMEOUTS, World, service, web, www};
+use crate::seen::Seen;
+use crate::talk::{Talk, client};
+use crate::world::{CLIENT, TIMEOUTS, World, service, web, www};
 
 pub fn cases() -> Vec<Case> {
     vec![

@@ -6,6 +6,7 @@ mod fragments;
 mod headers;
 mod hops;
 mod icmp;
+mod malformed;
 mod mid_flow;
 mod refused;
 mod too_big;
@@ -30,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         too_big::cases(),
         refused::cases(),
         mid_flow::cases(),
+        malformed::cases(),
         hops::cases(),
     ]
         .into_iter()
