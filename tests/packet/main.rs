@@ -8,6 +8,7 @@
     reason = "a test program: nothing is public, and it may fail by a panic"
 )]
 
+mod aging;
 mod balancing;
 mod echo;
 mod frame;

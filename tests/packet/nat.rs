@@ -63,5 +63,5 @@ fn checksums() -> anyhow::Result<usize> {
             assert_eq!(seen, talk.at_client(&frame).bytes(), "{word:04x}");
         }
     }
-    Ok(usize::from(u16::MAX))
+    Ok(world.checked() + 1)
 }

@@ -1,8 +1,6 @@
 //! Where packets leave to, by several real interfaces, by more routers than can be remembered, and without entries. (The
 //! rest is in `matrix`.)
 
-use anyhow::Context as _;
-use aya::maps::Array;
 use lb::config::XdpMode;
 use lb::dataplane::{BackendEntry, ServiceEntry};
 use lb_common::abi::BackendCounters;
@@ -10,6 +8,7 @@ use lb_common::outcome::Outcome;
 use lb_tests::harness::Case;
 use lb_tests::needs::Requirement::NetworkNamespaces;
 
+use crate::aging;
 use crate::frame::{Frame, Says};
 use crate::kind::{Family, Flavour, Kind, NAT, one_port};
 use crate::namespace;
@@ -127,9 +126,9 @@ fn untracked(kind: Kind) -> anyhow::Result<usize> {
     }
     strangers(&world, kind)?;
 
-    last_untracked(&mut world, 7)?;
+    aging::untracked(&mut world, 1, 7)?;
     world.expect("not long ago", &answer.bytes(), &answered)?;
-    last_untracked(&mut world, 9)?;
+    aging::untracked(&mut world, 1, 9)?;
     world.unchanged("too long ago", Outcome::NoConnection, &answer)?;
     let about = talk.client_says(b"");
     let quoted = about.packet.header_length() + 8;
@@ -190,18 +189,4 @@ fn strangers(world: &World, kind: Kind) -> anyhow::Result<()> {
     world.unchanged("two services", Outcome::NoConnection, &ambiguous)?;
     assert_eq!(kind.flavour, Flavour::Plain);
     Ok(())
-}
-
-/// Makes the program believe that the first service has had no untracked connection for so long.
-fn last_untracked(world: &mut World, ticks_ago: u16) -> anyhow::Result<()> {
-    let now = world.dataplane.now()?;
-    let map = world
-        .dataplane
-        .ebpf_mut()
-        .map_mut("SERVICE_STATES")
-        .context("no SERVICE_STATES")?;
-    let mut states: Array<_, [u64; 8]> = Array::try_from(map)?;
-    let mut state = states.get(&1, 0)?;
-    state[1] = u64::from(now.0.wrapping_sub(ticks_ago)) + 1;
-    Ok(states.set(1, state, 0)?)
 }

@@ -9,6 +9,7 @@ mod icmp;
 mod malformed;
 mod mid_flow;
 mod refused;
+mod state;
 mod too_big;
 
 use lb_tests::harness::Case;
@@ -32,6 +33,7 @@ pub fn cases() -> Vec<Case> {
         refused::cases(),
         mid_flow::cases(),
         malformed::cases(),
+        state::cases(),
         hops::cases(),
     ]
         .into_iter()
