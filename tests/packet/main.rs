@@ -12,6 +12,7 @@ mod aging;
 mod balancing;
 mod echo;
 mod frame;
+mod full_nat;
 mod kind;
 mod matrix;
 mod namespace;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
             matrix::cases(),
             balancing::cases(),
             echo::cases(),
+            full_nat::cases(),
             nat::cases(),
             next_hops::cases(),
             not_ours::cases(),
