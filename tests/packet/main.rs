@@ -13,6 +13,7 @@ mod balancing;
 mod echo;
 mod frame;
 mod full_nat;
+mod hairpin;
 mod kind;
 mod matrix;
 mod namespace;
@@ -20,6 +21,7 @@ mod nat;
 mod next_hops;
 mod not_ours;
 mod pool;
+mod ranges;
 mod repeater;
 mod seen;
 mod shared;
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
             balancing::cases(),
             echo::cases(),
             full_nat::cases(),
+            hairpin::cases(),
+            ranges::cases(),
             nat::cases(),
             next_hops::cases(),
             not_ours::cases(),
