@@ -21,8 +21,10 @@ mod nat;
 mod next_hops;
 mod not_ours;
 mod pool;
+mod pressure;
 mod ranges;
 mod repeater;
+mod schedulers;
 mod seen;
 mod shared;
 mod table;
@@ -49,7 +51,9 @@ fn main() -> ExitCode {
             echo::cases(),
             full_nat::cases(),
             hairpin::cases(),
+            pressure::cases(),
             ranges::cases(),
+            schedulers::cases(),
             nat::cases(),
             next_hops::cases(),
             not_ours::cases(),
