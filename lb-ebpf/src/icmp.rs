@@ -211,13 +211,13 @@ fn client_of<F: Icmp + Table<3>>(
     candidate: Membership,
 ) -> Option<(F::Address, u16, Value)> {
     let wide = candidate.is(Membership::WIDE);
-    let (client, port, vip_port) = if candidate.is(Membership::FULL_NAT) {
+    let vip_port = if wide { message.quoted.destination_port } else { 0 };
+    let (client, port) = if candidate.is(Membership::FULL_NAT) {
         let outer: &Outer = tables.outer(candidate.backend).ok()?;
         let owner = own_ports::owner_of::<F>(outer, message.quoted.network.source, message.quoted.source_port)?;
-        (owner.address, owner.port, owner.vip_port)
+        (owner.address, owner.port)
     } else {
-        let vip_port = if wide { message.quoted.destination_port } else { 0 };
-        (message.quoted.network.source, message.quoted.source_port, vip_port)
+        (message.quoted.network.source, message.quoted.source_port)
     };
     let value = entry::<F>(wide, client, port, candidate.service, vip_port)?;
     let own_port = candidate.is(Membership::FULL_NAT) && value.port() != u16::from_be(message.quoted.source_port);

@@ -548,6 +548,12 @@ fn client_of<F: Path<K>, const K: usize>(
     tables: &Tables,
     candidate: Membership,
 ) -> Option<(Client<F::Address>, u16)> {
+    // A service of several ports has them in common with its backends.
+    let vip_port = if candidate.is(Membership::WIDE) {
+        segment.transport.source_port
+    } else {
+        0
+    };
     if candidate.is(Membership::FULL_NAT) {
         let outer: &Outer = tables.outer(candidate.backend).ok()?;
         let owner = own_ports::owner(outer, segment)?;
@@ -556,17 +562,12 @@ fn client_of<F: Path<K>, const K: usize>(
             port: owner.port,
             is_hidden: true,
         };
-        return Some((client, owner.vip_port));
+        return Some((client, vip_port));
     }
     let client = Client {
         address: segment.network.destination,
         port: segment.transport.destination_port,
         is_hidden: false,
-    };
-    let vip_port = if candidate.is(Membership::WIDE) {
-        segment.transport.source_port
-    } else {
-        0
     };
     Some((client, vip_port))
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::config::{Backend, test_config};
+use crate::config::{Backend, Mode, test_config};
 use crate::neighbours::NextHop;
 use crate::testing::{in_namespace, sh};
 
@@ -135,7 +135,7 @@ fn replies_that_would_be_taken_for_forged() {
     let elsewhere = |facts: &mut Facts| {
         vip_is_here(facts);
         for service in &mut facts.config.services {
-            service.mode = crate::config::Mode::Dsr;
+            service.mode = Mode::Dsr;
         }
     };
     says(elsewhere, &[]);

@@ -6,8 +6,10 @@ mod fragments;
 mod headers;
 mod hops;
 mod icmp;
+mod malformed;
 mod mid_flow;
 mod refused;
+mod state;
 mod too_big;
 
 use lb_tests::harness::Case;
@@ -30,6 +32,8 @@ pub fn cases() -> Vec<Case> {
         too_big::cases(),
         refused::cases(),
         mid_flow::cases(),
+        malformed::cases(),
+        state::cases(),
         hops::cases(),
     ]
     .into_iter()
