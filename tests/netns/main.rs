@@ -7,6 +7,7 @@ mod failover;
 mod handoff;
 mod lab;
 mod lab_network;
+mod lossy;
 mod modes;
 mod next_hop;
 mod reload;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         lab_network::cases(),
         balance::cases(),
         modes::cases(),
+        lossy::cases(),
         failover::cases(),
         drain::cases(),
         handoff::cases(),
