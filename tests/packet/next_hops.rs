@@ -12,7 +12,6 @@ use crate::aging;
 use crate::frame::{Frame, Says};
 use crate::kind::{Family, Flavour, Kind, NAT, one_port};
 use crate::namespace;
-use crate::pool::OPTIONS;
 use crate::seen::Seen;
 use crate::talk::Talk;
 use crate::world::{UPLINK_MAC, World};
@@ -36,7 +35,7 @@ pub fn cases() -> Vec<Case> {
 const OTHER_ROUTER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x11];
 
 fn interfaces(kind: Kind) -> anyhow::Result<usize> {
-    let mut world = World::with_options(&[kind.service(1)], OPTIONS)?;
+    let mut world = World::alone(&[kind.service(1)])?;
     for interface in ["uplink", "inside"] {
         world.dataplane.attach(interface, XdpMode::Native)?;
     }
