@@ -7,7 +7,9 @@ use core::ptr;
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 use lb_common::checksum::{fold, fold_wide};
+use lb_common::abi::ICMP_GROUPS;
 use lb_common::family::{Family, Ipv4, Ipv6};
+use lb_common::hash::{Seed, scale_high};
 use lb_common::wire::ethernet::{self, Ethernet};
 use lb_common::wire::network::ICMPV6;
 use lb_common::wire::{Frame as _, ipv4, ipv6};
@@ -26,6 +28,8 @@ const LONG_QUOTE: usize = 128;
 /// Bytes of a small IPv4 packet with options that its error quotes: the longest header and 8 bytes more.
 const OPTIONS_QUOTE: usize = 68;
 const TIME_TO_LIVE: u8 = 64;
+/// Tells the groups apart that errors are limited for.
+const GROUPS: Seed = Seed::new(0x6963_6d70);
 
 /// What an error says.
 #[derive(Clone, Copy)]
@@ -121,13 +125,11 @@ impl IcmpError for Ipv6 {
     }
 }
 
-/// Turns the frame into an error to its sender; whether it could. Errors are limited to one in each jiffy (1 to 10 ms) on
-/// each CPU, and none is sent about what may not be answered: that is for the caller to know.
+/// Turns the frame into an error to its sender; whether it could. Errors are limited to one in each jiffy (1 to 10 ms) for
+/// each of 256 groups of addresses on each CPU, so that nobody can use up everybody's, and none is sent about what may not
+/// be answered: that is for the caller to know.
 #[inline(always)]
 pub fn answer<F: IcmpError>(context: &XdpContext, says: Says) -> bool {
-    if !may_send() {
-        return false;
-    }
     let packet = Packet::of(context);
     let Ok((ethernet, _)) = ethernet::parse(&packet) else {
         return false;
@@ -135,6 +137,9 @@ pub fn answer<F: IcmpError>(context: &XdpContext, says: Says) -> bool {
     let Ok(network) = F::parse(&packet) else {
         return false;
     };
+    if !may_send::<F>(network.source) {
+        return false;
+    }
     let back = Ethernet {
         destination: ethernet.source,
         source: ethernet.destination,
@@ -154,9 +159,11 @@ pub fn answer<F: IcmpError>(context: &XdpContext, says: Says) -> bool {
     written.is_some()
 }
 
+/// Whether somebody at an address may be told now.
 #[inline(always)]
-fn may_send() -> bool {
-    let Some(last) = ICMP_SENT.get_ptr_mut(0) else {
+fn may_send<F: Family>(to: F::Address) -> bool {
+    let group = scale_high(GROUPS.hash(&F::widened(to)), ICMP_GROUPS);
+    let Some(last) = ICMP_SENT.get_ptr_mut(group) else {
         return false;
     };
     let now = jiffies();

@@ -15,7 +15,7 @@ use lb_common::wire::ethernet::{self, Carries, Ethernet};
 use lb_common::wire::network::{Fragment, TCP, UDP};
 
 use crate::answer::answer;
-use crate::connection_table::{self, Table, known_hop};
+use crate::connection_table::{self, Table, answers_are_seen, known_hop};
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{How, Route, Verdict, route};
 use crate::maps::PROGRAMS;
@@ -242,6 +242,9 @@ fn judge<F: Path<K>, const K: usize>(
         }
         return from_backend::<F, K>(context, &segment, &tables, membership);
     }
+    if segment.is_fragment() {
+        fragment::note_passed::<F, K>(context, &tables, network.destination);
+    }
     Err(Outcome::NotOurs)
 }
 
@@ -286,9 +289,13 @@ fn from_client<F: Path<K>, const K: usize>(
             way.update(value, value.with(State::Closed, value.hop(), value.deadline()));
             return Err(answer::<F, K>(context, Outcome::ResetBackendDown, 0));
         }
-        let hop = return_hop(context, segment, entry.1.hop());
+        let hop = if answers_are_seen(backend) {
+            Some(return_hop(context, segment, entry.1.hop()))
+        } else {
+            None
+        };
         let seen = (Sender::Client, segment.transport.flags);
-        connection_table::note(&home, &key, entry, backend, seen, Some(hop));
+        connection_table::note(&home, &key, entry, backend, seen, hop);
         let towards = Towards::of(entry.1);
         return to_backend(context, segment, tables, towards, backend, Outcome::ToBackend);
     }
@@ -304,18 +311,43 @@ fn keeps<F: Path<K>, const K: usize>(
     value: Value,
 ) -> Option<&'static Backend> {
     let backend = tables.backend(value.backend())?;
-    if stays(backend, value, segment.opens()) && F::is(segment.network.destination, &backend.vip) {
+    if stays(backend, value, Opening::of(segment)) && F::is(segment.network.destination, &backend.vip) {
         Some(backend)
     } else {
         None
     }
 }
 
+/// How a packet may open a connection, by flags.
+#[derive(Clone, Copy)]
+pub struct Opening(pub u32);
+
+impl Opening {
+    /// A SYN, or any datagram.
+    pub const OPENS: u32 = 1;
+    /// A datagram, which more likely belongs to what its port has done before.
+    const DATAGRAM: u32 = 2;
+
+    #[inline(always)]
+    pub fn of<F: Family>(segment: &Segment<F>) -> Self {
+        if segment.is_tcp() {
+            Self(u32::from(segment.opens()))
+        } else {
+            Self(Self::OPENS | Self::DATAGRAM)
+        }
+    }
+}
+
 /// Whether a packet of a known connection goes to the connection's backend: not if it opens a new one from the same port, while
 /// the old one is over or its backend cannot take a new one.
 #[inline(always)]
-pub fn stays(backend: &Backend, value: Value, opens: bool) -> bool {
-    !opens || !value.state().is_over() && backend.flags & Backend::UP != 0
+pub fn stays(backend: &Backend, value: Value, opening: Opening) -> bool {
+    let takes = if opening.0 & Opening::DATAGRAM != 0 {
+        Backend::UP | Backend::LEAVING
+    } else {
+        Backend::UP
+    };
+    opening.0 & Opening::OPENS == 0 || !value.state().is_over() && backend.flags & takes != 0
 }
 
 #[inline(always)]

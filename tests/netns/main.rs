@@ -7,6 +7,7 @@ mod failover;
 mod handoff;
 mod lab;
 mod lab_network;
+mod modes;
 mod next_hop;
 mod reload;
 mod restart;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         lab::cases(),
         lab_network::cases(),
         balance::cases(),
+        modes::cases(),
         failover::cases(),
         drain::cases(),
         handoff::cases(),

@@ -116,12 +116,17 @@ fn clean(dataplane: &mut Dataplane) -> anyhow::Result<()> {
     zero::<[u64; 4]>(dataplane, "PORTS")?;
     zero::<[u64; 2]>(dataplane, "RETURN_HOP_TABLE")?;
     forget_fragments(dataplane)?;
-    let map = dataplane
-        .ebpf_mut()
-        .map_mut("ICMP_SENT")
-        .context("no ICMP_SENT")?;
+    zero_on_all_cpus::<u64>(dataplane, "ICMP_SENT")?;
+    zero_on_all_cpus::<[u64; 3]>(dataplane, "EVICTIONS")
+}
+
+fn zero_on_all_cpus<T: Pod + Default>(dataplane: &mut Dataplane, name: &str) -> anyhow::Result<()> {
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-    PerCpuArray::<_, u64>::try_from(map)?.set(0, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+    let map = dataplane.ebpf_mut().map_mut(name).context(name.to_owned())?;
+    let mut array = PerCpuArray::<_, T>::try_from(map)?;
+    for index in 0..array.len() {
+        array.set(index, PerCpuValues::try_from(vec![T::default(); cpus])?, 0)?;
+    }
     Ok(())
 }
 

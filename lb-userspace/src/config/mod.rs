@@ -276,8 +276,8 @@ pub struct Timeouts {
     pub established: Duration,
     /// After a FIN or a RST. Default 2 min; data in either direction starts it anew.
     pub closing: Duration,
-    /// UDP, once the backend has answered (or, where its answers are not seen, once the client has gone on for some
-    /// seconds); before that it is `half_open`. Default 5 min (RFC 4787 REQ-5).
+    /// UDP, once the client has gone on after the backend's answer (or, where its answers are not seen, once it has gone on
+    /// for some seconds or datagrams); before that it is `half_open`. Default 5 min (RFC 4787 REQ-5).
     pub udp: Duration,
 }
 

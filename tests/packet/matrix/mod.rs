@@ -36,9 +36,9 @@ pub fn cases() -> Vec<Case> {
         state::cases(),
         hops::cases(),
     ]
-        .into_iter()
-        .flatten()
-        .collect()
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A test for each of these kinds.
