@@ -222,7 +222,9 @@ pub fn collides<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, num
             return 0;
         }
         let sibling = Membership::unpack(membership);
-        if sibling.service != number && has_connection::<F, K>(sibling, &segment, vip_port) {
+        // The answers of a `full-nat` service go to the balancer's own ports.
+        let is_alike = sibling.service != number && !sibling.is(Membership::FULL_NAT);
+        if is_alike && has_connection::<F, K>(sibling, &segment, vip_port) {
             return 1;
         }
         membership = tables.next_membership(sibling).map_or(0, NonZeroU64::get);

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, SlicedPacket, TransportSlice};
+use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::{Action, Outcome};
 use lb_common::wire::classify::{Classification, classify};
 use lb_common::wire::ethernet;
@@ -46,6 +47,30 @@ pub fn check(frame: &[u8]) {
     }
 }
 
+/// Looks at bytes as the packet that an ICMP error quotes, of which only the beginning need be there.
+///
+/// # Panics
+/// When a promise is broken.
+pub fn check_quote(bytes: &[u8]) {
+    if let Some(network) = Ipv4::parse_quoted(bytes, 0) {
+        assert_eq!(bytes[0] >> 4, 4);
+        assert!((20..=60).contains(&network.transport_offset) && network.transport_offset <= network.length);
+        assert_eq!(bytes[12..16], network.source.to_ne_bytes());
+        assert_eq!(bytes[16..20], network.destination.to_ne_bytes());
+    }
+    if let Some(network) = Ipv6::parse_quoted(bytes, 0) {
+        assert_eq!(bytes[0] >> 4, 6);
+        assert!(network.transport_offset >= 40 && network.transport_offset <= network.length);
+        assert_eq!(bytes[8..24], *network.source.map(u64::to_ne_bytes).as_flattened());
+        assert_eq!(
+            bytes[24..40],
+            *network.destination.map(u64::to_ne_bytes).as_flattened()
+        );
+        // All of its extension headers are there, though what follows need not be.
+        assert!(network.transport_offset == 40 || bytes.len() >= 48);
+    }
+}
+
 /// The IP header is where it is said to be, says what it is said to say, and the frame holds all of the packet.
 fn packet(frame: &[u8], found: &Classification, network: &Network<IpAddr>) {
     let end = ethernet::LENGTH + network.length;
@@ -82,7 +107,7 @@ fn header(bytes: &[u8], network: &Network<IpAddr>, transport: usize) {
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             assert_eq!(bytes[0] >> 4, 6);
-            assert!(transport >= 40 && transport % 4 == 0);
+            assert!(transport >= 40 && transport.is_multiple_of(4));
             assert!(transport > 40 || bytes[6] == network.protocol);
             assert_eq!(bytes[7], network.time_to_live);
             assert_eq!(bytes[8..24], source.octets());

@@ -13,6 +13,7 @@ pub mod bench_command;
 pub mod build_command;
 pub mod ci_command;
 pub mod ebpf;
+pub mod fuzz_command;
 pub mod interrupt;
 pub mod lab;
 pub mod lab_command;

@@ -6,8 +6,8 @@
 //! - A way is taken by swapping its observed value for BUSY, writing the key, and publishing the new value.
 //! - A key is stored XORed with a spread of the value's immutable bits, so that a reader never matches the key of one
 //!   entry with the value of another.
-//! - After an insertion both buckets are scanned again. Of two entries with one key the first in scan order stays;
-//!   whoever sees the other removes it.
+//! - After an insertion, and after an entry was given to a new connection with its key, both buckets are scanned again. Of
+//!   two entries with one key the first in scan order stays; whoever sees the other removes it.
 //! - User space only deletes, by one compare-and-swap.
 
 pub mod entry;
@@ -66,8 +66,8 @@ pub struct Home<'a, W, const K: usize> {
 pub enum Inserted<'a, W, const K: usize> {
     /// The entry is in the table.
     Stored,
-    /// It took the place of a half-open one that had so many ticks left.
-    StoredEvicting(u16),
+    /// It took the place of this half-open one, which had time left.
+    StoredEvicting(Value),
     /// Another CPU was faster: here is its entry, which holds.
     Exists(&'a Way<W, K>, Value),
     /// Only living connections all around.
@@ -246,14 +246,27 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             if observed_rank <= rank && self.way(position).replace(observed, key, value) {
                 return match self.settle(key) {
                     Some((first, value)) if first != position => Inserted::Exists(self.way(first), value),
-                    _ if observed_rank == RANK_HALF_OPEN => {
-                        Inserted::StoredEvicting(observed.deadline().until(now) as u16)
-                    }
+                    _ if observed_rank == RANK_HALF_OPEN => Inserted::StoredEvicting(observed),
                     _ => Inserted::Stored,
                 };
             }
         }
         Inserted::Full
+    }
+
+    /// Gives the way of an entry, if that still is as it was found, to a new connection with the same key: a client's port that
+    /// is used anew. What holds then: mostly the new value; that of another CPU, which missed the entry while it was being
+    /// written, and stored one of its own; or [`Value::EMPTY`]: the entry had changed, and nothing was done. (Not an `Option`:
+    /// what that leaves undefined, LLVM copies all the same, and the kernel's verifier refuses it.)
+    #[inline(always)]
+    pub fn renew(&self, key: &[u64; K], (way, found): (&Way<W, K>, Value), value: Value) -> Value {
+        if !way.replace(found, key, value) {
+            return Value::EMPTY;
+        }
+        match self.settle(key) {
+            Some((_, first)) => first,
+            None => value,
+        }
     }
 
     /// The way to take, what it holds, and its rank: the lowest, and among empty ways that of the emptier bucket.

@@ -66,11 +66,3 @@ pub fn must_not_be_fragmented<F: Frame + ?Sized>(frame: &F) -> bool {
         .window::<LENGTH>(OFFSET)
         .is_some_and(|header| header.field::<u16, { offset_of!(Ipv4Hdr, frags) }>() & DONT_FRAGMENT != 0)
 }
-
-/// Whether the packet is a fragment of a datagram, and not the first one.
-#[inline(always)]
-pub fn is_later_fragment<F: Frame + ?Sized>(frame: &F) -> bool {
-    frame
-        .window::<LENGTH>(OFFSET)
-        .is_some_and(|header| header.field::<u16, { offset_of!(Ipv4Hdr, frags) }>() & FRAGMENT_OFFSET != 0)
-}

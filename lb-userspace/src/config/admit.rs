@@ -1,14 +1,16 @@
 //! Whether a backend may be added at run time: the same limits, and the same words, as for one in the file.
 
 use std::fmt::Display;
+use std::num::NonZeroU16;
 
 use super::sharing::Use;
 use super::validate::backend::ONLY_BACKUPS;
 use super::{Backend, Config, Mode, Service, limits, rules};
+
 use crate::scheduling::room;
 
 impl Config {
-    /// Whether the weights of all backends fit into the kernel's tables.
+    /// Whether the slots that backends are chosen by fit into the kernel's tables.
     ///
     /// # Errors
     /// By how much they do not, in a sentence.
@@ -22,8 +24,8 @@ impl Config {
             return Ok(());
         }
         Err(format!(
-            "the backends' weights need {needed} slots together, and {} are allowed: use smaller weights, or ones \
-             with a common divisor",
+            "the backends' weights, the tables of maglev and source-hash, and the steps of slow starts need {needed} slots \
+             together, and {} are allowed: use smaller weights, or leave slow_start out of some services",
             limits::SLOTS
         ))
     }
@@ -83,7 +85,7 @@ impl Config {
             return Err(told("backup", &true, ONLY_BACKUPS));
         }
         let port = rules::backend_port(new.port, &into.ports, into.mode)
-            .map_err(|what| told("port", &new.port.map_or(0, |port| port.get()), &what))?;
+            .map_err(|what| told("port", &new.port.map_or(0, NonZeroU16::get), &what))?;
         let new = &Backend { port, ..new.clone() };
         self.admits_address(into, new)
             .map_err(|what| told("address", &new.address, &what))?;

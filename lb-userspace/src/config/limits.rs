@@ -33,8 +33,8 @@ pub struct Times {
     pub words: &'static str,
 }
 
-/// Slots that all services' backends may need together: the weights of a service, divided by their greatest common
-/// divisor. The kernel program deals connections out by them.
+/// Slots that all services may need together, as [`scheduling::room`](crate::scheduling::room) reckons them. The kernel
+/// program deals connections out by them.
 pub const SLOTS: usize = (lb_common::abi::SLOT_LINES * lb_common::abi::SLOTS_PER_LINE) as usize;
 /// Idle timeouts of connections.
 pub const CONNECTION_TIMEOUT: Times = Times {

@@ -427,7 +427,8 @@ fn leaving_vips(identities: &Identities) -> BTreeSet<IpAddr> {
     leaving.map(|(key, _)| key.vip).collect()
 }
 
-/// What is to be probed.
+/// What is to be probed: each server by its own address, whatever the mode; so a probe of a `dsr` or `ipip` service does not
+/// tell whether the server has the VIP.
 fn targets(config: &Config) -> Vec<Target> {
     let of_service = |service: &crate::config::Service| {
         let check = service.health.clone()?;

@@ -134,14 +134,28 @@ fn max_connections_fit() {
     fill::<3>();
 }
 
+/// The ways of a table of two buckets, in the order in which a key's are searched.
+fn in_order<'a, const K: usize>(home: &Home<'a, AtomicU64, K>) -> Vec<&'a Way<AtomicU64, K>> {
+    [home.first, home.second]
+        .into_iter()
+        .flat_map(Bucket::ways)
+        .collect()
+}
+
+fn entries_of(home: &Home<'_, AtomicU64, 1>, key: u64) -> Vec<u16> {
+    in_order(home)
+        .iter()
+        .filter_map(|way| way.read())
+        .filter(|(found, _)| *found == [key])
+        .map(|(_, value)| value.backend())
+        .collect()
+}
+
 #[test]
 fn of_two_entries_with_one_key_the_first_stays() {
     let table = table::<1>(2);
     let home = at(&table, &[7]);
-    let ways: Vec<_> = [home.first, home.second]
-        .into_iter()
-        .flat_map(Bucket::ways)
-        .collect();
+    let ways = in_order(&home);
     // Another CPU was faster, at a place before the one that we will find empty.
     assert!(ways[0].replace(Value::EMPTY, &[7], established(3, 9)));
     assert!(ways[1].replace(Value::EMPTY, &[8], established(4, 9)));
@@ -152,9 +166,36 @@ fn of_two_entries_with_one_key_the_first_stays() {
         }
         other => panic!("{other:?}"),
     }
-    let left = ways
-        .iter()
-        .filter(|way| way.read().is_some_and(|(key, _)| key == [7]))
-        .count();
-    assert_eq!(left, 1);
+    assert_eq!(entries_of(&home, 7), [3]);
+}
+
+/// While an entry is being renewed, another CPU misses it, and stores its own, before it or behind it.
+#[test]
+fn a_renewed_entry_and_one_that_was_stored_meanwhile_do_not_both_stay() {
+    for (theirs, expected) in [(0, 3), (7, 5)] {
+        let table = table::<1>(2);
+        let home = at(&table, &[7]);
+        let ways = in_order(&home);
+        let closed = Value::new(State::Closed, 1, 1, Tick(9));
+        assert!(ways[4].replace(Value::EMPTY, &[7], closed));
+        assert!(ways[theirs].replace(Value::EMPTY, &[7], established(3, 9)));
+        let holds = home.renew(&[7], (ways[4], closed), established(5, 9));
+        assert_eq!(holds, established(expected, 9));
+        assert_eq!(entries_of(&home, 7), [expected]);
+    }
+}
+
+#[test]
+fn only_an_entry_that_is_as_it_was_found_is_renewed() {
+    let table = table::<1>(2);
+    let home = at(&table, &[7]);
+    let way = in_order(&home)[2];
+    let closed = Value::new(State::Closed, 1, 1, Tick(9));
+    assert!(way.replace(Value::EMPTY, &[7], closed));
+    let changed = Value::new(State::Closed, 1, 2, Tick(9));
+    assert_eq!(home.renew(&[7], (way, changed), established(5, 9)), Value::EMPTY);
+    assert_eq!(entries_of(&home, 7), [1]);
+    let holds = home.renew(&[7], (way, closed), established(5, 9));
+    assert_eq!(holds, established(5, 9));
+    assert_eq!(home.find(&[7]).map(|(_, value)| value), Some(established(5, 9)));
 }

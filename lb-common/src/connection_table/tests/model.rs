@@ -18,7 +18,7 @@ enum Operation {
     /// A packet of a connection: key, state, timeout.
     Update(u64, State, u16),
     /// A client's port is used anew: key, backend, timeout.
-    Replace(u64, u16, u16),
+    Renew(u64, u16, u16),
     /// The daemon forgets a connection.
     Remove(u64),
     /// Time passes, in ticks.
@@ -33,7 +33,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         8 => (key(), 1u16..8192, state(), 0u16..20).prop_map(|(k, b, s, t)| Operation::Insert(k, b, s, t)),
         4 => (key(), state(), 0u16..20).prop_map(|(k, s, t)| Operation::Update(k, s, t)),
-        1 => (key(), 1u16..8192, 0u16..20).prop_map(|(k, b, t)| Operation::Replace(k, b, t)),
+        1 => (key(), 1u16..8192, 0u16..20).prop_map(|(k, b, t)| Operation::Renew(k, b, t)),
         1 => key().prop_map(Operation::Remove),
         2 => (0u16..10).prop_map(Operation::Wait),
         1 => Just(Operation::Sweep),
@@ -110,7 +110,9 @@ where
             (false, Some((how, _))) => {
                 match inserted {
                     Inserted::Stored => assert!(how.0 < 3, "{how:?} made room unnoticed"),
-                    Inserted::StoredEvicting(left) => assert_eq!((3, left as i16), how),
+                    Inserted::StoredEvicting(evicted) => {
+                        assert_eq!((3, evicted.deadline().until(self.now)), how);
+                    }
                     other => panic!("{other:?}"),
                 }
                 // Which one of those that are equally willing does not matter.
@@ -156,11 +158,11 @@ where
                     self.model.insert(key, changed);
                 }
             }
-            Operation::Replace(number, backend, timeout) => {
+            Operation::Renew(number, backend, timeout) => {
                 let key = <[u64; K]>::numbered(number);
                 if let Some((way, value)) = self.found(&key) {
                     let new = Value::new(State::SynSeen, backend, 0, self.now.after(timeout));
-                    assert!(way.replace(value, &key, new));
+                    assert_eq!(at(&self.table, &key).renew(&key, (way, value), new), new);
                     self.model.insert(key, new);
                 }
             }

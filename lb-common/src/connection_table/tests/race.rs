@@ -19,7 +19,6 @@ fn backend_of(number: u64) -> u16 {
 struct Found {
     wrong_backends: AtomicU64,
     insertions: AtomicU64,
-    lost_to_others: AtomicU64,
 }
 
 /// One packet of a connection: what the program does with its entry. `random` decides whether the connection ends.
@@ -33,9 +32,7 @@ where
     let Some((way, value)) = home.find(&key) else {
         let value = Value::new(State::SynSeen, backend_of(number), 1, Tick(50));
         found.insertions.fetch_add(1, Ordering::Relaxed);
-        if matches!(home.insert(&key, value, Tick(60)), Inserted::Exists(..)) {
-            found.lost_to_others.fetch_add(1, Ordering::Relaxed);
-        }
+        home.insert(&key, value, Tick(60));
         return;
     };
     if value.backend() != backend_of(number) {
@@ -46,7 +43,8 @@ where
             way.remove(value);
         }
         1 => {
-            way.replace(value, &key, value.with(State::SynSeen, 2, Tick(70)));
+            let holds = home.renew(&key, (way, value), value.with(State::SynSeen, 2, Tick(70)));
+            assert!(!holds.is_entry() || holds.backend() == value.backend());
         }
         _ => {
             let deadline = Tick((random >> 40) as u16 & 0xff);
@@ -55,7 +53,8 @@ where
     }
 }
 
-fn race<const K: usize>(threads: u64, packets: u64)
+/// How many duplicates are left.
+fn race<const K: usize>(threads: u64, packets: u64) -> usize
 where
     [u64; K]: Numbered,
 {
@@ -91,14 +90,79 @@ where
         assert!(values.iter().all(|value| value.backend() == backend_of(*number)));
         duplicates += values.len() - 1;
     }
-    assert_eq!(duplicates, 0, "{found:?}");
+    duplicates
 }
 
+/// Two CPUs: of an entry that is to be removed as the second one of its key, the other one can change the value once, and
+/// finds the first one after that.
 #[test]
-fn a_race_gives_no_wrong_hit_and_leaves_no_duplicate() {
-    for round in 0..20 {
-        eprintln!("{round}");
-        race::<1>(2, 200_000);
-        race::<3>(2, 200_000);
-    }
+fn a_race_of_two_gives_no_wrong_hit_and_leaves_no_duplicate() {
+    assert_eq!(race::<1>(2, 200_000), 0);
+    assert_eq!(race::<3>(2, 200_000), 0);
+}
+
+/// With more of them there may be more such changes at once. What is left behind is never found, and expires.
+#[test]
+fn a_race_of_five_gives_no_wrong_hit_and_leaves_hardly_a_duplicate() {
+    assert!(race::<1>(5, 100_000) <= 1);
+    assert!(race::<3>(5, 100_000) <= 1);
+}
+
+/// Both CPUs see the first packet of the same new connection, or of the same port that is used anew, at the same time.
+#[test]
+fn a_race_for_the_same_connection_ends_with_one_entry() {
+    const ROUNDS: u64 = 30_000;
+    let key = [7u64];
+    let table = table::<1>(2);
+    let home = at(&table, &key);
+    let [ours, theirs] = [1, 2].map(|backend| Value::new(State::SynSeen, backend, 1, Tick(60)));
+    let closed = Value::new(State::Closed, 3, 1, Tick(60));
+    let rounds = [AtomicU64::new(0), AtomicU64::new(0)];
+    let meet = |who: usize, round: u64| {
+        rounds[who].store(round, Ordering::SeqCst);
+        let mut waited = 0;
+        while rounds[1 - who].load(Ordering::SeqCst) < round {
+            waited += 1;
+            if waited > 1_000 {
+                // On a busy machine the other one does not even run.
+                std::thread::yield_now();
+            }
+        }
+    };
+    let first_packet = |value: Value| {
+        let home = at(&table, &key);
+        if let Some((way, found)) = home.find(&key)
+            && (found.state() != State::Closed || home.renew(&key, (way, found), value).is_entry())
+        {
+            return;
+        }
+        home.insert(&key, value, Tick(40));
+    };
+    std::thread::scope(|scope| {
+        let (meet, first_packet) = (&meet, &first_packet);
+        scope.spawn(move || {
+            for round in 0..ROUNDS {
+                meet(1, 2 * round + 1);
+                first_packet(theirs);
+                meet(1, 2 * round + 2);
+            }
+        });
+        for round in 0..ROUNDS {
+            // Every second connection has an old entry, in any place.
+            if round % 2 == 0 {
+                in_order(&home)[round as usize / 2 % 8].replace(Value::EMPTY, &key, closed);
+            }
+            meet(0, 2 * round + 1);
+            first_packet(ours);
+            meet(0, 2 * round + 2);
+            let entries: Vec<_> = in_order(&home)
+                .into_iter()
+                .filter_map(|way| way.read().map(|(_, value)| (way, value)))
+                .collect();
+            assert_eq!(entries.len(), 1, "round {round}: {entries:?}");
+            let (way, value) = entries[0];
+            assert!([ours, theirs].contains(&value));
+            assert!(way.remove(value));
+        }
+    });
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::parser_promises::check;
+use super::parser_promises::{check, check_quote};
 use super::random_frames::RandomFrames;
 use crate::wire::classify::{Classification, classify};
 
@@ -16,6 +16,7 @@ fn damaged_frames() {
             .take(5_000)
         {
             check(&frame.bytes);
+            check_quote(frame.bytes.get(14..).unwrap_or_default());
             match classify(&frame.bytes[..]) {
                 Classification::Passes(_) => passed += 1,
                 _ => others += 1,
@@ -34,6 +35,7 @@ proptest! {
     #[test]
     fn any_bytes(frame in prop::collection::vec(any::<u8>(), 0..200)) {
         check(&frame);
+        check_quote(&frame);
     }
 
     #[test]
@@ -45,6 +47,7 @@ proptest! {
             frame[12..15].copy_from_slice(&[8, 0, 0x45]);
         }
         check(&frame);
+        check_quote(&frame[14..]);
     }
 
     #[test]

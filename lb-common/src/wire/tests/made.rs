@@ -1,6 +1,9 @@
 //! What a frame is found to be, next to what it was made as.
 
-use super::random_frames::{Extension, Made, Packet, Part, Payload, RandomFrames};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::random_frames::{Extension, LONGEST, Made, Packet, Part, Payload, RandomFrames, SHORTEST};
 use crate::outcome::Outcome;
 use crate::tcp_state::Flags;
 use crate::wire::classify::{Classification, classify};
@@ -46,7 +49,7 @@ fn protocol(packet: &Packet) -> u8 {
     }
 }
 
-fn network(packet: &Packet, offset: usize) -> Network<std::net::IpAddr> {
+fn network(packet: &Packet, offset: usize) -> Network<IpAddr> {
     let identification = if packet.source.is_ipv6() {
         packet.identification.to_be()
     } else {
@@ -133,7 +136,7 @@ fn expected(made: &Made) -> Classification {
 }
 
 /// What must be found of the packet that an error is about; `None`: nothing of use.
-fn expected_quote(about: &Packet, quoted: usize, error: &Packet) -> Option<Quoted<std::net::IpAddr>> {
+fn expected_quote(about: &Packet, quoted: usize, error: &Packet) -> Option<Quoted<IpAddr>> {
     let offset = ethernet::LENGTH + error.headers + 8;
     let (source_port, destination_port, checksum) = match about.payload {
         Payload::Tcp {
@@ -166,7 +169,7 @@ fn expected_quote(about: &Packet, quoted: usize, error: &Packet) -> Option<Quote
 
 #[test]
 fn every_frame_is_found_to_be_what_it_was_made_as() {
-    let mut kinds = std::collections::HashMap::new();
+    let mut counts = HashMap::new();
     for seed in 0..20 {
         let mut frames = RandomFrames::new(seed, &[]);
         for number in 0..5_000 {
@@ -177,18 +180,82 @@ fn every_frame_is_found_to_be_what_it_was_made_as() {
                 expected(&frame.made),
                 "seed {seed}, frame {number}: {frame:?}"
             );
-            *kinds.entry(kind(&found)).or_insert(0u32) += 1;
+            *counts.entry(kind(&found)).or_insert(0u32) += 1;
         }
     }
-    eprintln!("{kinds:?}");
+    // And all kinds came.
+    let kinds = [
+        "DatagramFirst",
+        "DatagramWhole",
+        "EchoRequest",
+        "Error",
+        "ExtensionHeaders",
+        "IcmpNotOurs",
+        "LaterFragment",
+        "Multicast",
+        "NotIp",
+        "OtherProtocol",
+        "SegmentFirst",
+        "SegmentWhole",
+        "VlanTagged",
+    ];
+    assert_eq!(counts.len(), kinds.len());
+    for kind in kinds {
+        assert!(
+            counts.get(kind).is_some_and(|count| *count > 500),
+            "{kind}: {counts:?}"
+        );
+    }
 }
 
 fn kind(found: &Classification) -> String {
     match found {
         Classification::Passes(outcome) => format!("{outcome:?}"),
-        Classification::Segment(_, network, _) => format!("{} {:?}", network.protocol, network.fragment),
+        Classification::Segment(_, network, _) if network.protocol == 6 => {
+            format!("Segment{:?}", network.fragment)
+        }
+        Classification::Segment(_, network, _) => format!("Datagram{:?}", network.fragment),
         Classification::LaterFragment(..) => "LaterFragment".to_owned(),
         Classification::EchoRequest(..) => "EchoRequest".to_owned(),
         Classification::Error(..) => "Error".to_owned(),
     }
+}
+
+#[test]
+fn a_seed_gives_the_same_frames_again_and_another_one_others() {
+    let endpoints = [
+        "203.0.113.10:443".parse().unwrap(),
+        "[2001:db8::10]:443".parse().unwrap(),
+    ];
+    let frames = |seed: u64| -> Vec<Vec<u8>> {
+        RandomFrames::new(seed, &endpoints)
+            .take(1_000)
+            .map(|frame| frame.bytes)
+            .collect()
+    };
+    let one = frames(1);
+    assert_eq!(one, frames(1));
+    let other = frames(2);
+    assert!(one.iter().zip(&other).filter(|(one, other)| one == other).count() < 10);
+    assert!(
+        one.iter()
+            .all(|frame| (SHORTEST..=LONGEST).contains(&frame.len()))
+    );
+}
+
+#[test]
+fn most_packets_are_between_the_given_endpoints() {
+    let [vip, vip6]: [SocketAddr; 2] = [
+        "203.0.113.10:443".parse().unwrap(),
+        "[2001:db8::10]:443".parse().unwrap(),
+    ];
+    let (mut to_vip, mut all) = (0, 0);
+    for frame in RandomFrames::new(3, &[vip, vip6]).take(2_000) {
+        if let Classification::Segment(_, network, transport) = classify(&frame.bytes[..]) {
+            let to = SocketAddr::new(network.destination, u16::from_be(transport.destination_port));
+            to_vip += u32::from(to == vip || to == vip6);
+            all += 1;
+        }
+    }
+    assert!(to_vip > all / 2 && to_vip < all * 9 / 10, "{to_vip} of {all}");
 }

@@ -29,6 +29,30 @@ fn the_greatest_weights_of_the_most_backends_fit() {
 }
 
 #[test]
+fn more_slots_than_the_tables_hold() {
+    let mut text = services(600, 1).replace("\nvip", "\nslow_start = \"30s\"\nvip");
+    for service in 1..=6 {
+        text += &format!(
+            "[[service]]\nname = \"m{service}\"\nvip = \"203.0.113.11\"\nport = {service}\nscheduler = \"maglev\"\n"
+        );
+        for backend in 0..512 {
+            let (high, low) = (backend / 256, backend % 256);
+            text +=
+                &format!("[[service.backend]]\nname = \"b{backend}\"\naddress = \"198.19.{high}.{low}\"\n");
+        }
+    }
+    assert_eq!(
+        read(&text).unwrap_err(),
+        [
+            "lb.toml:1: all services: the backends' weights, the tables of maglev and source-hash, and the steps of slow \
+             starts need 2172852 slots together, and 2097152 are allowed: use smaller weights, or leave slow_start out of \
+             some services"
+        ]
+    );
+    assert!(read(&text.replace("slow_start = \"30s\"\n", "")).is_ok());
+}
+
+#[test]
 fn as_many_as_are_allowed_and_not_one_more() {
     assert_eq!(read(&services(1024, 4)).unwrap().services.len(), 1024);
     assert_eq!(
