@@ -10,6 +10,7 @@ mod lab_network;
 mod lossy;
 mod modes;
 mod next_hop;
+mod path_mtu;
 mod reload;
 mod restart;
 mod support;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         balance::cases(),
         modes::cases(),
         lossy::cases(),
+        path_mtu::cases(),
         failover::cases(),
         drain::cases(),
         handoff::cases(),

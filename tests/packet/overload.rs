@@ -23,7 +23,10 @@ pub fn cases() -> Vec<Case> {
             continue;
         }
         for percent in [100, 150, 300] {
-            let name = format!("overload::table_of_4096_filled_to_{percent}_percent_{}", kind.slug());
+            let name = format!(
+                "overload::table_of_4096_filled_to_{percent}_percent_{}",
+                kind.slug()
+            );
             let run = move || namespace::inside(move || overload(kind, percent));
             cases.push(Case::of(kind.cell(), name, run).needs(NetworkNamespaces));
         }
@@ -89,7 +92,8 @@ fn overload(kind: Kind, percent: u32) -> anyhow::Result<usize> {
         let of = |counts: &BTreeMap<&'static str, u64>| counts.get(outcome.name()).copied().unwrap_or(0);
         of(&counted) - of(&counted_before)
     };
-    let lost = found.live.iter().filter(|live| live.is_lost).count() as u32 + found.refused.values().sum::<u32>();
+    let lost =
+        found.live.iter().filter(|live| live.is_lost).count() as u32 + found.refused.values().sum::<u32>();
     let entries = world.connections()?;
     let established = entries.iter().filter(|it| it.state == State::Established).count();
     let cell = kind.cell();
@@ -114,12 +118,22 @@ fn overload(kind: Kind, percent: u32) -> anyhow::Result<usize> {
             found.live.iter().all(|live| !live.is_lost),
             "what has a port keeps it"
         );
-        ensure!(found.refused.keys().all(|name| *name == Outcome::TableFull.name()), "{:?}", found.refused);
+        ensure!(
+            found
+                .refused
+                .keys()
+                .all(|name| *name == Outcome::TableFull.name()),
+            "{:?}",
+            found.refused
+        );
     } else {
         ensure!(lost == 0, "{lost} of {connections} are lost");
     }
     // Nearly all room is used: what is refused a place has none among eight.
-    ensure!(established as u32 >= ROOM.min(connections) * 9 / 10, "{established} established");
+    ensure!(
+        established as u32 >= ROOM.min(connections) * 9 / 10,
+        "{established} established"
+    );
     if percent == 300 && kind.mode != Mode::FullNat {
         ensure!(count(Outcome::ToBackendUntracked) > 0, "the table was never full");
     }
