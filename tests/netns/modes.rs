@@ -9,6 +9,7 @@ use xtask::lab::{Lab, LabOptions, Mode, Node, TRANSFER_PORT, Topology};
 use xtask::transfer::Protocol;
 use xtask::transfer::client::{Connection, Datagrams, Direction, Report, transfer};
 
+use crate::path_mtu::upload_through_tunnel;
 use crate::support::counted::nothing_wrong;
 use crate::support::kind::{Kind, prepare};
 use crate::support::shared::Shared;
@@ -62,6 +63,14 @@ fn of_lab(prefix: &'static str, topology: Topology, mode: Mode) -> Vec<Case> {
             })
         })
         .collect();
+    let tunnels =
+        Kind::all(topology, mode).filter(|kind| kind.mode == Mode::Ipip && kind.protocol == Protocol::Tcp);
+    cases.extend(tunnels.map(|kind| {
+        let lab = lab.clone();
+        Case::of(kind.cell(), name(&format!("{}-upload", kind.slug())), move || {
+            lab.with(|lab| upload_through_tunnel(lab, kind))
+        })
+    }));
     cases.push(Case::new(name("nothing_wrong"), move || {
         lab.with(|lab| nothing_wrong(lab))
     }));

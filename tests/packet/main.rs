@@ -20,6 +20,7 @@ mod namespace;
 mod nat;
 mod next_hops;
 mod not_ours;
+mod overload;
 mod pool;
 mod pressure;
 mod ranges;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             echo::cases(),
             full_nat::cases(),
             hairpin::cases(),
+            overload::cases(),
             pressure::cases(),
             ranges::cases(),
             schedulers::cases(),

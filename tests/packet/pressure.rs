@@ -82,7 +82,10 @@ fn flood(kind: Kind) -> anyhow::Result<usize> {
     for number in 0..rest {
         first_of(&world, kind, 100 + number as u32)?;
     }
-    assert_eq!((world.dataplane.counters().evicted()?, world.connections()?.len()), (0, WAYS));
+    assert_eq!(
+        (world.dataplane.counters().evicted()?, world.connections()?.len()),
+        (0, WAYS)
+    );
     assert!(!world.dataplane.is_flooded(now(&world)?));
     let most = if kind.mode == Mode::FullNat { A_FLOOD } else { 1000 };
     for number in 0..most {
@@ -112,7 +115,10 @@ fn keeps(kind: Kind) -> anyhow::Result<usize> {
         for lost in 0..2 * WAYS as u32 {
             first_of(&world, kind, 10_000 + number * 100 + lost)?;
         }
-        assert!(world.connections()?.iter().all(|it| it.client != talk.client), "it is evicted");
+        assert!(
+            world.connections()?.iter().all(|it| it.client != talk.client),
+            "it is evicted"
+        );
         if talk.is_answered() {
             let answer = talk.backend_accepts();
             let expected = Seen::to_client(&talk, &answer).named(Outcome::ToClientUntracked);
@@ -130,7 +136,11 @@ fn keeps(kind: Kind) -> anyhow::Result<usize> {
             world.forward("and remembered again", &talk, talk.client_says(b"more"))?;
         }
     }
-    assert_eq!(servers, BTreeSet::from([1, 2, 3]), "different clients go to different servers");
+    assert_eq!(
+        servers,
+        BTreeSet::from([1, 2, 3]),
+        "different clients go to different servers"
+    );
     Ok(world.checked())
 }
 
@@ -138,16 +148,26 @@ fn keeps(kind: Kind) -> anyhow::Result<usize> {
 fn no_flood(kind: Kind) -> anyhow::Result<usize> {
     let mut world = flooding(kind)?;
     let turns = |world: &World, from: u32| {
-        (from..from + 6).map(|number| first_of(world, kind, number)).collect::<anyhow::Result<Vec<_>>>()
+        (from..from + 6)
+            .map(|number| first_of(world, kind, number))
+            .collect::<anyhow::Result<Vec<_>>>()
     };
     assert_eq!(turns(&world, 0)?, [1, 2, 3, 1, 2, 3]);
     aging::entries(&mut world, 5)?;
-    assert_eq!(turns(&world, 100)?, [1, 2, 3, 1, 2, 3], "two found room, four were given some");
+    assert_eq!(
+        turns(&world, 100)?,
+        [1, 2, 3, 1, 2, 3],
+        "two found room, four were given some"
+    );
     assert_eq!(world.dataplane.counters().evicted()?, 4);
     let now = world.dataplane.now()?;
     assert!(!world.dataplane.is_flooded(now));
     aging::entries(&mut world, 20)?;
-    assert_eq!(turns(&world, 200)?, [1, 2, 3, 1, 2, 3], "what is over makes room without a word");
+    assert_eq!(
+        turns(&world, 200)?,
+        [1, 2, 3, 1, 2, 3],
+        "what is over makes room without a word"
+    );
     assert_eq!(world.dataplane.counters().evicted()?, 4);
     // Now all are young; but a few are no flood.
     assert_eq!(turns(&world, 300)?, [1, 2, 3, 1, 2, 3]);
@@ -156,8 +176,12 @@ fn no_flood(kind: Kind) -> anyhow::Result<usize> {
         first_of(&world, kind, 1000 + number)?;
     }
     assert!(world.dataplane.is_flooded(world.dataplane.now()?));
-    let by_hash: Vec<_> = (400..430).map(|n| first_of(&world, kind, n)).collect::<anyhow::Result<_>>()?;
-    let again: Vec<_> = (400..430).map(|n| first_of(&world, kind, n)).collect::<anyhow::Result<_>>()?;
+    let by_hash: Vec<_> = (400..430)
+        .map(|n| first_of(&world, kind, n))
+        .collect::<anyhow::Result<_>>()?;
+    let again: Vec<_> = (400..430)
+        .map(|n| first_of(&world, kind, n))
+        .collect::<anyhow::Result<_>>()?;
     assert_eq!(by_hash, again);
     let in_turn: Vec<_> = [1, 2, 3].into_iter().cycle().take(30).collect();
     assert_ne!(by_hash, in_turn);
@@ -167,6 +191,9 @@ fn no_flood(kind: Kind) -> anyhow::Result<usize> {
     aging::flood(&mut world, 9)?;
     assert!(!world.dataplane.is_flooded(world.dataplane.now()?));
     let turns = turns(&world, 500)?;
-    assert!(turns.windows(2).all(|pair| pair[1] == pair[0] % 3 + 1), "in turn again: {turns:?}");
+    assert!(
+        turns.windows(2).all(|pair| pair[1] == pair[0] % 3 + 1),
+        "in turn again: {turns:?}"
+    );
     Ok(90)
 }

@@ -17,17 +17,22 @@ use crate::talk::Talk;
 use crate::world::World;
 
 pub fn cases() -> Vec<Case> {
-    let mut cases: Vec<_> = [(2, Family::Ipv4), (3, Family::Ipv4), (7, Family::Ipv4), (3, Family::Ipv6)]
-        .into_iter()
-        .map(|(servers, family)| {
-            let kind = Kind { family, ..NAT };
-            let name = format!(
-                "schedulers::round_robin_of_100000_over_{servers}_servers_{}",
-                kind.slug()
-            );
-            Case::of(kind.cell(), name, move || round_robin(kind, servers))
-        })
-        .collect();
+    let mut cases: Vec<_> = [
+        (2, Family::Ipv4),
+        (3, Family::Ipv4),
+        (7, Family::Ipv4),
+        (3, Family::Ipv6),
+    ]
+    .into_iter()
+    .map(|(servers, family)| {
+        let kind = Kind { family, ..NAT };
+        let name = format!(
+            "schedulers::round_robin_of_100000_over_{servers}_servers_{}",
+            kind.slug()
+        );
+        Case::of(kind.cell(), name, move || round_robin(kind, servers))
+    })
+    .collect();
     for family in [Family::Ipv4, Family::Ipv6] {
         let kind = Kind { family, ..NAT };
         let mut case = |title: &str, run: fn(Kind) -> anyhow::Result<usize>| {
@@ -102,7 +107,10 @@ fn round_robin(kind: Kind, servers: u8) -> anyhow::Result<usize> {
     assert_eq!(sum.values().sum::<u32>(), CONNECTIONS);
     assert!(difference <= 1, "{sum:?}");
     for (server, share) in sum {
-        assert_eq!(world.dataplane.counters().backend(server.into())?.opened, u64::from(share));
+        assert_eq!(
+            world.dataplane.counters().backend(server.into())?.opened,
+            u64::from(share)
+        );
     }
     Ok(CONNECTIONS as usize)
 }
@@ -113,7 +121,10 @@ fn weighted(kind: Kind) -> anyhow::Result<usize> {
     let world = World::new(&[choosing(kind, Choice::Cursor, 3, &cycle)])?;
     for round in 0..10 {
         let clients = round * 9..(round + 1) * 9;
-        assert_eq!(shares(&world, kind, clients)?, BTreeMap::from([(1, 5), (2, 3), (3, 1)]));
+        assert_eq!(
+            shares(&world, kind, clients)?,
+            BTreeMap::from([(1, 5), (2, 3), (3, 1)])
+        );
     }
     Ok(90)
 }
@@ -123,18 +134,35 @@ fn least(kind: Kind) -> anyhow::Result<usize> {
     let world = World::new(&[choosing(kind, Choice::Least, 2, &[1, 2])])?;
     world.dataplane.set_loads(|id| if id == 1 { 30 } else { 0 });
     assert_eq!(shares(&world, kind, 0..30)?, BTreeMap::from([(2, 30)]));
-    assert_eq!(world.dataplane.load_of(2), Some((30, 1)), "each one opened is counted");
+    assert_eq!(
+        world.dataplane.load_of(2),
+        Some((30, 1)),
+        "each one opened is counted"
+    );
     let even = shares(&world, kind, 30..130)?;
     assert!(even.values().all(|share| (49..=51).contains(share)), "{even:?}");
     assert_eq!(world.dataplane.load_of(1).map(|(load, _)| load), Some(80));
 
     let world = World::new(&[choosing(kind, Choice::Least, 5, &[1, 2, 3, 4, 5])])?;
-    world.dataplane.set_loads(|id| if id == 3 { 1_000_000 } else { 0 });
+    world
+        .dataplane
+        .set_loads(|id| if id == 3 { 1_000_000 } else { 0 });
     let without = shares(&world, kind, 0..400)?;
-    assert_eq!(without.keys().copied().collect::<Vec<_>>(), [1, 2, 4, 5], "the worst is never the better");
-    assert!(without.values().all(|share| (70..130).contains(share)), "{without:?}");
+    assert_eq!(
+        without.keys().copied().collect::<Vec<_>>(),
+        [1, 2, 4, 5],
+        "the worst is never the better"
+    );
+    assert!(
+        without.values().all(|share| (70..130).contains(share)),
+        "{without:?}"
+    );
     let world = World::new(&[choosing(kind, Choice::Least, 1, &[1])])?;
-    assert_eq!(shares(&world, kind, 0..10)?, BTreeMap::from([(1, 10)]), "a single one");
+    assert_eq!(
+        shares(&world, kind, 0..10)?,
+        BTreeMap::from([(1, 10)]),
+        "a single one"
+    );
     // A packet of a known connection, and one from the middle, count for nothing.
     let talk = kind.talk(0, 1);
     world.forward("data", &talk, talk.client_says(b"x"))?;
@@ -189,7 +217,10 @@ fn hash(kind: Kind) -> anyhow::Result<usize> {
         elsewhere += u32::from(other.server_of(&first_packet)? != server);
         *shares.entry(server).or_default() += 1;
     }
-    assert!(shares.values().all(|share| (150..250).contains(share)), "{shares:?}");
+    assert!(
+        shares.values().all(|share| (150..250).contains(share)),
+        "{shares:?}"
+    );
     assert!((320..480).contains(&elsewhere), "{elsewhere} of 600");
     Ok(1800)
 }
@@ -205,7 +236,10 @@ fn source(kind: Kind) -> anyhow::Result<usize> {
         assert!(servers.iter().all(|server| *server == servers[0]), "{servers:?}");
         *shares.entry(servers[0]).or_default() += 1;
     }
-    assert!(shares.len() == 3 && shares.values().all(|share| (12..55).contains(share)), "{shares:?}");
+    assert!(
+        shares.len() == 3 && shares.values().all(|share| (12..55).contains(share)),
+        "{shares:?}"
+    );
     Ok(1800)
 }
 

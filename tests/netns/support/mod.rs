@@ -7,6 +7,7 @@ pub(crate) mod download;
 pub(crate) mod held;
 pub(crate) mod kind;
 pub(crate) mod lbctl;
+pub(crate) mod link;
 pub(crate) mod path_mtu;
 pub(crate) mod shared;
 pub(crate) mod site;
