@@ -66,10 +66,7 @@ fn from_client<F: Path<K>, const K: usize>(
 /// Whether the client is told.
 #[inline(always)]
 fn is_answered(outcome: Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::RefusedNoBackend | Outcome::FullNatUnknown
-    )
+    matches!(outcome, Outcome::RefusedNoBackend | Outcome::FullNatUnknown)
 }
 
 /// Chooses a backend and remembers it, in the place of the entry that the client's port had before.
@@ -101,9 +98,16 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
     }
     let now = now();
     let opens = segment.opens();
-    let by = if opens && !is_flooded(now) { By::Service } else { By::Hash };
+    let by = if opens && !is_flooded(now) {
+        By::Service
+    } else {
+        By::Hash
+    };
     let (mut id, outcome) = match by {
-        By::Service => (choose(context, segment, tables, number, by, 0)?, Outcome::ToBackend),
+        By::Service => (
+            choose(context, segment, tables, number, by, 0)?,
+            Outcome::ToBackend,
+        ),
         By::Hash => choose_for_good(context, segment, tables, number)?,
     };
     let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
@@ -201,11 +205,16 @@ const OPENING_SHIFT: u32 = 1;
 #[inline(always)]
 fn store<F: Table<K>, const K: usize>(which: u32, key: [u64; K], value: u64) -> u64 {
     let Some(home) = F::home(&key) else { return FULL };
-    let Ok(tables) = Tables::of(which & 1) else { return FULL };
+    let Ok(tables) = Tables::of(which & 1) else {
+        return FULL;
+    };
     let opening = Opening(which >> OPENING_SHIFT);
     let value = Value(value);
     if let Some((way, before)) = home.find(&key) {
-        if tables.backend(before.backend()).is_some_and(|backend| stays(backend, before, opening)) {
+        if tables
+            .backend(before.backend())
+            .is_some_and(|backend| stays(backend, before, opening))
+        {
             return before.0;
         }
         let holds = home.renew(&key, (way, before), value);
@@ -283,7 +292,9 @@ fn note_eviction(tables: &Tables, evicted: Value, now: Tick) {
     let Some(backend) = tables.backend(evicted.backend()) else {
         return;
     };
-    let lived = now.after(backend.timeout(TimeoutClass::HalfOpen)).until(evicted.deadline());
+    let lived = now
+        .after(backend.timeout(TimeoutClass::HalfOpen))
+        .until(evicted.deadline());
     if lived > 1 {
         return;
     }

@@ -522,7 +522,9 @@ pub fn sibling<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, firs
     let Ok(segment) = parse::<F>(&Packet::of(&context)) else {
         return first;
     };
-    let Ok(tables) = Tables::of(copy) else { return first };
+    let Ok(tables) = Tables::of(copy) else {
+        return first;
+    };
     let mut packed = first;
     for _ in 0..MAX_SIBLINGS {
         if packed == 0 {
@@ -622,7 +624,13 @@ pub fn rewrite_to_client<F: Path<K>, const K: usize>(
         let moved = F::delta(segment.network.destination, client.address);
         F::route(packet, vip, Some(client.address), network.and(moved))?;
         let port = Delta::of_word(segment.transport.destination_port, client.port);
-        return rewrite::transport(packet, segment, vip_port, client.port, transport.and(moved).and(port));
+        return rewrite::transport(
+            packet,
+            segment,
+            vip_port,
+            client.port,
+            transport.and(moved).and(port),
+        );
     }
     F::route(packet, vip, None, network)?;
     rewrite::transport(packet, segment, vip_port, 0, transport)
@@ -630,7 +638,12 @@ pub fn rewrite_to_client<F: Path<K>, const K: usize>(
 
 /// Sends a rewritten packet where the routing table says, if need be by the kernel.
 #[inline(always)]
-pub fn leave(packet: &Packet, route: Route, outcome: Outcome, by_kernel: Outcome) -> Result<Verdict, Outcome> {
+pub fn leave(
+    packet: &Packet,
+    route: Route,
+    outcome: Outcome,
+    by_kernel: Outcome,
+) -> Result<Verdict, Outcome> {
     if route.how != How::Known {
         return Err(by_kernel);
     }

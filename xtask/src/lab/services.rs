@@ -67,9 +67,8 @@ impl ServiceText {
             None => format!("port = {port}"),
             Some(last) => format!("ports = \"{port}-{last}\""),
         };
-        let mut text = format!(
-            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\n{ports}\nmanage_vip = \"uplink\"\n"
-        );
+        let mut text =
+            format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\n{ports}\nmanage_vip = \"uplink\"\n");
         // Into a string, which does not fail.
         if self.protocol != Protocol::Tcp {
             let _ = writeln!(text, "protocol = \"{}\"", self.protocol.name());
