@@ -276,6 +276,8 @@ impl Backend {
     pub const IPV6: u8 = 16;
     /// Its packets are entered nowhere.
     pub const STATELESS: u8 = 32;
+    /// Removed from the configuration: datagrams of connections that it has go on, and new connections go elsewhere.
+    pub const LEAVING: u8 = 64;
 
     /// The idle timeout that holds, in ticks.
     #[inline(always)]
@@ -391,20 +393,39 @@ pub struct BackendState<W> {
     pub weight: W,
     /// Counts the ports tried, for `full-nat`: the next one is its remainder.
     pub port_cursor: W,
-    /// Zero.
-    pub reserved: W,
+    /// When all ports that were tried were taken, in jiffies, for `full-nat`: nobody tries again in the same one.
+    pub exhausted: W,
 }
 
 /// What is true of the whole table. One element; written by the program.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Pressure<W> {
-    /// One more than the tick in which a half-open entry that was seconds old had to make room; 0: never. While that is
-    /// recent, all choices are made by hashing, so that a lost entry does not change the backend.
+    /// One more than the tick in which [`Evictions::FLOOD`] half-open entries that were but seconds old had to make room on
+    /// one CPU; 0: never. While that is recent, all choices are made by hashing, so that a lost entry does not change the
+    /// backend.
     pub flooded: W,
-    /// Half-open entries that made room before their timeout.
-    pub evicted: W,
 }
+
+/// Half-open entries that made room before their timeout, on one CPU.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evictions {
+    /// All of them.
+    pub all: u64,
+    /// Those that were but seconds old, since `tick`.
+    pub young: u64,
+    /// The tick that `young` counts.
+    pub tick: u64,
+}
+
+impl Evictions {
+    /// So many young ones in a tick (about four seconds) are a flood; fewer happen to a table that is merely rather full.
+    pub const FLOOD: u64 = 64;
+}
+
+/// ICMP errors are limited in rate for each of so many groups of addresses that they are sent to.
+pub const ICMP_GROUPS: u32 = 256;
 
 /// Counters of one backend id on one CPU.
 #[repr(C)]
@@ -446,10 +467,10 @@ pub struct FragmentNote {
     pub backend: u16,
     /// To the client: where to.
     pub hop: u16,
-    /// 1: to the backend; 2: to the client.
+    /// [`FragmentNote::TO_BACKEND`] and so on.
     pub direction: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// A part of the key's hash: the kernel may give the memory of a note that is being read to another datagram.
+    pub check: u16,
     /// To the client: its address, which is not the packet's destination with `full-nat`.
     pub client: Address,
 }
@@ -459,6 +480,8 @@ impl FragmentNote {
     pub const TO_BACKEND: u16 = 1;
     /// From a backend.
     pub const TO_CLIENT: u16 = 2;
+    /// To a VIP, but to no service: the kernel's.
+    pub const PASSED: u16 = 3;
 }
 
 const _: () = {
@@ -475,6 +498,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Backend, flags) == 56);
     assert!(core::mem::offset_of!(Backend, timeouts) == 58);
     assert!(size_of::<BackendCounters>() == 40);
+    assert!(size_of::<Evictions>() == 24);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<FragmentNote>() == 32);
     assert!(crate::outcome::Outcome::COUNT < 256);

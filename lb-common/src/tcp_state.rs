@@ -103,7 +103,9 @@ impl Flags {
 
     #[inline(always)]
     fn kind(self) -> Kind {
-        if self.0 & (Self::SYN | Self::FIN | Self::RST) == 0 {
+        if self.0 == 0 {
+            Kind::Datagram
+        } else if self.0 & (Self::SYN | Self::FIN | Self::RST) == 0 {
             Kind::Other
         } else if self.resets() {
             Kind::Reset
@@ -130,6 +132,8 @@ enum Kind {
     Open,
     /// None of them: data, and acknowledgments.
     Other,
+    /// No flags at all: a UDP datagram.
+    Datagram,
 }
 
 /// Who sees a segment.
@@ -139,7 +143,7 @@ enum Seen {
     FromBackend,
     /// From the client, where the backend's answers are not seen; and in the same tick as the segment before.
     Alone,
-    /// Likewise, in a later tick.
+    /// Likewise, of a connection that goes on.
     AloneLater,
 }
 
@@ -159,10 +163,13 @@ const fn transition(state: State, seen: Seen, kind: Kind) -> State {
         (Seen::FromBackend, SynSeen | ClientFin | BackendFin, Kind::Accept) => SynAckSeen,
         (Seen::FromBackend, SynAckSeen | Unconfirmed | Established | Reset, Kind::Finish) => BackendFin,
         (Seen::FromBackend, ClientFin, Kind::Finish) => Closed,
+        // An answer alone proves nothing of the client, whose address may be forged; that it goes on does.
+        (Seen::FromBackend, Unconfirmed, Kind::Datagram) => SynAckSeen,
+        (_, _, Kind::Datagram) => transition(state, seen, Kind::Other),
         (Seen::FromBackend, Unconfirmed | Reset, _) => Established,
 
         (Seen::Alone | Seen::AloneLater, SynSeen | SynAckSeen, Kind::Finish | Kind::Other) => Unconfirmed,
-        // What goes on in a later tick was not a flood's.
+        // What goes on was not a flood's.
         (Seen::AloneLater, Unconfirmed, Kind::Other) => Established,
         (Seen::AloneLater, Unconfirmed, Kind::Finish) => ClientFin,
         (Seen::Alone | Seen::AloneLater, Established | Reset, Kind::Finish) => ClientFin,
@@ -196,6 +203,7 @@ macro_rules! after {
             Kind::Accept => const { transitions($seen, Kind::Accept) },
             Kind::Open => const { transitions($seen, Kind::Open) },
             Kind::Reset => const { transitions($seen, Kind::Reset) },
+            Kind::Datagram => const { transitions($seen, Kind::Datagram) },
         };
         State::stored((table >> ($state as u64 * 4)) as u8 & 0xf)
     }};
@@ -232,8 +240,8 @@ impl State {
         }
     }
 
-    /// The state after a client's segment, or datagram, where the backend's answers are not seen: what goes on in a later
-    /// tick (`later`) than the one before was not a flood's, and counts as established.
+    /// The state after a client's segment, or datagram, where the backend's answers are not seen. What goes on (`later`), in
+    /// a later tick than the segment before or after several of them, was not a flood's, and counts as established.
     #[inline(always)]
     pub fn after_alone(self, flags: Flags, later: bool) -> Self {
         if later {
@@ -254,9 +262,15 @@ impl State {
         }
     }
 
-    /// Whether a SYN on this entry is a new connection that reuses the client's port, to be decided anew.
+    /// Whether a SYN on this entry is a new connection that reuses the client's port, to be decided anew. Not after a RST
+    /// alone: both may be forged, and the connection may live.
     #[inline(always)]
     pub fn is_over(self) -> bool {
+        matches!(self, Self::Closed)
+    }
+
+    /// Whether it is over, as far as can be told: what counts as a connection is not.
+    pub fn looks_over(self) -> bool {
         matches!(self, Self::Reset | Self::Closed)
     }
 

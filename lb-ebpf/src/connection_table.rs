@@ -20,6 +20,10 @@ use crate::word::SharedWord;
 /// minute.
 const RECENT_TICKS: u16 = 8;
 
+/// So many of a client's segments after the first one say that the connection goes on, where answers are not seen: the end of the
+/// handshake, a request, what acknowledges the response. A flood of as many for each address could as well wait for the next tick.
+const GOES_ON: u16 = 3;
+
 /// The connections of a family whose keys have `K` words.
 pub trait Table<const K: usize>: Keys<K> {
     /// The two buckets of a key. Both addresses are known before either is read: neither cache miss has to wait for the
@@ -102,6 +106,7 @@ pub fn pressure() -> Option<&'static Pressure<SharedWord>> {
 
 /// Notes a segment in its connection's entry: usually there is nothing to change, once a tick the deadline. `hop`: where
 /// it came from if from the client; 0 if that cannot be remembered, so that answers do not go where the client was before.
+/// Where answers are not seen nobody asks for it, and it counts the segments of a connection that is not established yet.
 #[inline(always)]
 pub fn note<const K: usize>(
     home: &Home<'static, SharedWord, K>,
@@ -115,12 +120,11 @@ pub fn note<const K: usize>(
     let (mut way, mut value) = (way, value);
     // The other direction may change the entry on another CPU at the same moment; a FIN must not get lost over that.
     for _ in 0..3 {
-        let state = if answers_are_seen(backend) {
-            value.state().after(sender, flags)
+        let (state, hop) = if answers_are_seen(backend) {
+            (value.state().after(sender, flags), hop.unwrap_or(value.hop()))
         } else {
             after_alone(value, flags, backend, now)
         };
-        let hop = hop.unwrap_or(value.hop());
         let next = value.with(state, hop, now.after(backend.timeout(state.timeout_class())));
         if next == value || way.update(value, next) {
             return;
@@ -134,15 +138,22 @@ pub fn note<const K: usize>(
 
 /// Whether the backend's answers come by here.
 #[inline(always)]
-fn answers_are_seen(backend: &Backend) -> bool {
+pub fn answers_are_seen(backend: &Backend) -> bool {
     backend.mode <= Mode::FullNat as u8
 }
 
+/// The state after a segment, and how many there were.
 #[inline(always)]
-fn after_alone(value: Value, flags: Flags, backend: &Backend, now: Tick) -> State {
+fn after_alone(value: Value, flags: Flags, backend: &Backend, now: Tick) -> (State, u16) {
     let state = value.state();
     let this_tick = now.after(backend.timeout(state.timeout_class()));
-    state.after_alone(flags, value.deadline() != this_tick)
+    let segments = if value.hop() < GOES_ON {
+        value.hop() + 1
+    } else {
+        GOES_ON
+    };
+    let later = value.deadline() != this_tick || segments == GOES_ON;
+    (state.after_alone(flags, later), segments)
 }
 
 /// The number of the hop that a client's frame came from; `known` is what its connection remembers. 0: not to be known.

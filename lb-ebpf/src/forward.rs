@@ -102,22 +102,17 @@ pub struct RouteQuery {
     destination: [u64; 2],
     ethernet: [u32; 3],
     interface_index: u32,
-    version: u32,
-    length: u32,
+    version: u64,
 }
 
 const FOUND: u64 = 0;
 const NO_NEIGHBOUR: u64 = 1;
 const NO_ROUTE: u64 = 2;
 
-/// Asks the routing table. Only packets whose next hop is not known pay for it.
+/// Asks the routing table, whether or not the packet is too big for the way. Only packets whose next hop is not known pay for
+/// it.
 #[inline(always)]
-pub fn route<F: Family>(
-    context: &XdpContext,
-    source: F::Address,
-    destination: F::Address,
-    length: usize,
-) -> Route {
+pub fn route<F: Family>(context: &XdpContext, source: F::Address, destination: F::Address) -> Route {
     let Some(query) = ROUTE_QUERY.get_ptr_mut(0) else {
         return Route::other(How::NotForwarded);
     };
@@ -125,8 +120,7 @@ pub fn route<F: Family>(
     let query = unsafe { &mut *query };
     query.source = F::widened(source);
     query.destination = F::widened(destination);
-    query.version = F::VERSION;
-    query.length = length as u32;
+    query.version = u64::from(F::VERSION);
     let how = match global::ask_route(context.ctx) {
         FOUND => How::Known,
         NO_NEIGHBOUR => How::Kernel,
@@ -154,7 +148,6 @@ pub fn ask(context: *mut xdp_md) -> u64 {
     let query = unsafe { &mut *query };
     // SAFETY: integers and arrays of them; all zeros are valid.
     let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    parameters.__bindgen_anon_1.tot_len = query.length as u16;
     if query.version == 4 {
         parameters.family = 2; // AF_INET
         parameters.__bindgen_anon_3.ipv4_src = Ipv4::narrowed(query.source);

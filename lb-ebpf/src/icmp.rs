@@ -5,46 +5,34 @@
 //! went to a backend has the backend's endpoint as its destination.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, Choice, Listener, MAX_SIBLINGS, Membership, Mode, Outer};
+use lb_common::abi::{Backend, Choice, Listener, MAX_SIBLINGS, Membership, Mode, Outer, Service};
 use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
 use lb_common::family::{Family, Ipv4, Ipv6, Keys};
 use lb_common::outcome::Outcome;
 use lb_common::wire::ethernet::{self, Ethernet};
-use lb_common::wire::network::{Fragment, Network, TCP, UDP};
-use lb_common::wire::transport::{TCP_CHECKSUM, UDP_CHECKSUM};
-use lb_common::wire::{Frame as _, ipv4};
+use lb_common::wire::icmp::{self, Messages, Quoted};
+use lb_common::wire::ipv4;
+use lb_common::wire::network::{Network, UDP};
 use lb_common::word::Word as _;
 
 use crate::backend_choice::{Slots, hash_client, hashes};
-use crate::connection_table::{Table, is_recent, known_hop, now};
+use crate::connection_table::{Table, is_recent, now};
 use crate::encapsulate::{encapsulate, overhead};
-use crate::forward::{How, Route, Verdict, route};
+use crate::forward::{How, Verdict};
 use crate::maps::{SERVICE_STATES, element};
 use crate::own_ports;
 use crate::packet::Packet;
-use crate::pipeline::{Towards, leave, words};
+use crate::pipeline::{Towards, leave, way_back, words};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
 use crate::untracked_answer::answers_without_entry;
 
-/// Bytes of an ICMP header (RFC 792, RFC 4443 section 2.1).
-const HEADER: usize = 8;
-const CHECKSUM: usize = 2;
 /// Of echo replies.
 const TIME_TO_LIVE: u8 = 64;
 
 /// A family's ICMP, as far as it matters to whoever passes it on.
-pub trait Icmp: Rewrite {
-    const ECHO_REQUEST: u8;
-    const ECHO_REPLY: u8;
-
-    /// Whether a message of this type quotes the packet that it is about.
-    fn is_error(kind: u8) -> bool;
-
-    /// What a change of the packet's own addresses adds to a change of the ICMP checksum.
-    fn pseudo_header(delta: Delta) -> Delta;
-
+pub trait Icmp: Rewrite + Messages {
     /// Changes the checksum of a quoted header of the family by a delta, and gives what that changes in the sum of whatever
     /// quotes it.
     fn change_quoted_checksum(packet: &Packet, at: usize, delta: Delta) -> Result<Delta, Outcome>;
@@ -58,25 +46,14 @@ pub trait Icmp: Rewrite {
 }
 
 impl Icmp for Ipv4 {
-    const ECHO_REQUEST: u8 = 8;
-    const ECHO_REPLY: u8 = 0;
     const SOURCE: usize = 12;
     const DESTINATION: usize = 16;
 
-    /// Destination unreachable (with it "fragmentation needed"), time exceeded, parameter problem.
-    #[inline(always)]
-    fn is_error(kind: u8) -> bool {
-        matches!(kind, 3 | 11 | 12)
-    }
-
-    #[inline(always)]
-    fn pseudo_header(_: Delta) -> Delta {
-        Delta::ZERO
-    }
-
     #[inline(always)]
     fn change_quoted_checksum(packet: &Packet, at: usize, delta: Delta) -> Result<Delta, Outcome> {
-        let mut header = packet.window_mut::<{ ipv4::LENGTH }>(at).ok_or(Outcome::Impossible)?;
+        let mut header = packet
+            .window_mut::<{ ipv4::LENGTH }>(at)
+            .ok_or(Outcome::Impossible)?;
         let old = header.field::<u16, 10>();
         let new = delta.apply(old);
         header.set::<u16, 10>(new);
@@ -94,21 +71,8 @@ impl Icmp for Ipv4 {
 }
 
 impl Icmp for Ipv6 {
-    const ECHO_REQUEST: u8 = 128;
-    const ECHO_REPLY: u8 = 129;
     const SOURCE: usize = 8;
     const DESTINATION: usize = 24;
-
-    /// Destination unreachable, packet too big, time exceeded, parameter problem.
-    #[inline(always)]
-    fn is_error(kind: u8) -> bool {
-        matches!(kind, 1..=4)
-    }
-
-    #[inline(always)]
-    fn pseudo_header(delta: Delta) -> Delta {
-        delta
-    }
 
     #[inline(always)]
     fn change_quoted_checksum(_: &Packet, _: usize, _: Delta) -> Result<Delta, Outcome> {
@@ -134,12 +98,7 @@ pub fn run<F: Icmp + Table<3>>(context: &XdpContext) -> Verdict {
 /// A message and what it quotes.
 struct Message<F: Family> {
     network: Network<F::Address>,
-    /// The header of the packet that an error is about.
-    quoted: Network<F::Address>,
-    /// Where that begins in the frame.
-    quote: usize,
-    source_port: u16,
-    destination_port: u16,
+    quoted: Quoted<F::Address>,
 }
 
 #[inline(always)]
@@ -147,38 +106,16 @@ fn judge<F: Icmp + Table<3>>(context: &XdpContext) -> Result<Verdict, Outcome> {
     let packet = Packet::of(context);
     let (ethernet, _) = ethernet::parse(&packet)?;
     let network = F::parse(&packet)?;
-    if network.protocol != F::ICMP || !matches!(network.fragment, Fragment::Whole) {
-        return Err(Outcome::IcmpNotOurs);
-    }
+    let kind = icmp::kind::<F, _>(&packet, &network)?;
     let tables = Tables::active()?;
-    let header = packet
-        .window::<HEADER>(network.transport_offset)
-        .ok_or(Outcome::MalformedTransport)?;
-    let kind = header.field::<u8, 0>();
     if kind == F::ECHO_REQUEST {
         return answer_echo::<F>(&packet, &tables, ethernet, &network);
     }
     if !F::is_error(kind) {
         return Err(Outcome::IcmpNotOurs);
     }
-    let quote = network.transport_offset + HEADER;
-    let quoted = F::parse_quoted(&packet, quote).ok_or(Outcome::IcmpNotOurs)?;
-    let known = quoted.protocol == TCP || quoted.protocol == UDP;
-    if !known || matches!(quoted.fragment, Fragment::Later) {
-        return Err(Outcome::IcmpNotOurs);
-    }
-    // RFC 792: at least the first 64 bits of the datagram's data.
-    let ports = packet
-        .window::<8>(quoted.transport_offset)
-        .ok_or(Outcome::IcmpNotOurs)?;
-    let message = Message::<F> {
-        network,
-        quoted,
-        quote,
-        source_port: ports.field::<u16, 0>(),
-        destination_port: ports.field::<u16, 2>(),
-    };
-    concern::<F>(context, &tables, &message)
+    let quoted = icmp::quoted::<F, _>(&packet, &network)?;
+    concern::<F>(context, &tables, &Message { network, quoted })
 }
 
 /// Finds out whom an error concerns.
@@ -188,17 +125,21 @@ fn concern<F: Icmp + Table<3>>(
     tables: &Tables,
     message: &Message<F>,
 ) -> Result<Verdict, Outcome> {
-    let quoted = &message.quoted;
-    if let Some(listener) = tables.listener::<F>(quoted.source, message.source_port, quoted.protocol) {
+    let quoted = &message.quoted.network;
+    if let Some(listener) = tables.listener::<F>(quoted.source, message.quoted.source_port, quoted.protocol) {
         let towards = backend_of(tables, message, listener).ok_or(Outcome::IcmpNotOurs)?;
         return to_backend(context, tables, message, towards);
     }
     let first = tables
-        .membership::<F>(quoted.destination, message.destination_port, quoted.protocol)
+        .membership::<F>(
+            quoted.destination,
+            message.quoted.destination_port,
+            quoted.protocol,
+        )
         .ok_or(Outcome::IcmpNotOurs)?;
     let first = Membership::unpack(first.get());
     // Variables, and not an `Option` of all of them: what that leaves undefined, LLVM computes with all the same.
-    let (mut candidate, mut client, mut port) = (first, quoted.source, message.source_port);
+    let (mut candidate, mut client, mut port) = (first, quoted.source, message.quoted.source_port);
     let mut hop = NO_ENTRY;
     for _ in 0..MAX_SIBLINGS {
         if let Some((address, client_port, value)) = client_of(tables, message, candidate) {
@@ -210,7 +151,7 @@ fn concern<F: Icmp + Table<3>>(
             None => break,
         }
     }
-    if hop == NO_ENTRY && !answers_without_entry(first)? {
+    if hop == NO_ENTRY && !answers_without_entry(first, false)? {
         return Err(Outcome::IcmpNotOurs);
     }
     to_client(context, tables, message, candidate, (client, port), hop)
@@ -218,7 +159,13 @@ fn concern<F: Icmp + Table<3>>(
 
 /// The entry of a connection, in whichever table it is.
 #[inline(always)]
-fn entry<F: Icmp + Table<3>>(wide: bool, client: F::Address, port: u16, service: u16, vip_port: u16) -> Option<Value> {
+fn entry<F: Icmp + Table<3>>(
+    wide: bool,
+    client: F::Address,
+    port: u16,
+    service: u16,
+    vip_port: u16,
+) -> Option<Value> {
     let ipv4 = Ipv4::narrowed(F::widened(client));
     if F::VERSION == 4 && !wide {
         return find::<Ipv4, 1>(ipv4, port, service, vip_port);
@@ -241,17 +188,30 @@ fn find<F: Table<K> + Keys<K>, const K: usize>(
 /// The backend that had sent what an error is about to a client: the one that the connection's entry names, or where there
 /// need be none, the one that hashing gives.
 #[inline(always)]
-fn backend_of<F: Icmp + Table<3>>(tables: &Tables, message: &Message<F>, listener: Listener) -> Option<Towards> {
-    let (client, port, number) = (message.quoted.destination, message.destination_port, listener.number());
+fn backend_of<F: Icmp + Table<3>>(
+    tables: &Tables,
+    message: &Message<F>,
+    listener: Listener,
+) -> Option<Towards> {
+    let (client, port, number) = (
+        message.quoted.network.destination,
+        message.quoted.destination_port,
+        listener.number(),
+    );
     let wide = listener.is(Listener::WIDE);
     let stateless = listener.is(Listener::STATELESS);
     if !stateless {
-        let vip_port = if wide { message.source_port } else { 0 };
+        let vip_port = if wide { message.quoted.source_port } else { 0 };
         if let Some(value) = entry::<F>(wide, client, port, number, vip_port) {
             return Some(Towards::of(value));
         }
     }
     let service = tables.service(number).ok()?;
+    let vip_port = u16::from_be(message.quoted.source_port);
+    let [first, last] = service.ports;
+    if service.flags & Service::LEAVING != 0 || vip_port < first || vip_port > last {
+        return None;
+    }
     let state = element(&SERVICE_STATES, u32::from(number))?;
     if !(stateless || hashes(service) || is_recent(state.untracked.load(), now())) {
         return None;
@@ -271,16 +231,18 @@ fn client_of<F: Icmp + Table<3>>(
     candidate: Membership,
 ) -> Option<(F::Address, u16, Value)> {
     let wide = candidate.is(Membership::WIDE);
-    let (client, port, vip_port) = if candidate.is(Membership::FULL_NAT) {
+    let vip_port = if wide { message.quoted.destination_port } else { 0 };
+    let (client, port) = if candidate.is(Membership::FULL_NAT) {
         let outer: &Outer = tables.outer(candidate.backend).ok()?;
-        let owner = own_ports::owner_of::<F>(outer, message.quoted.source, message.source_port)?;
-        (owner.address, owner.port, owner.vip_port)
+        let owner =
+            own_ports::owner_of::<F>(outer, message.quoted.network.source, message.quoted.source_port)?;
+        (owner.address, owner.port)
     } else {
-        let vip_port = if wide { message.destination_port } else { 0 };
-        (message.quoted.source, message.source_port, vip_port)
+        (message.quoted.network.source, message.quoted.source_port)
     };
     let value = entry::<F>(wide, client, port, candidate.service, vip_port)?;
-    let own_port = candidate.is(Membership::FULL_NAT) && value.port() != u16::from_be(message.source_port);
+    let own_port =
+        candidate.is(Membership::FULL_NAT) && value.port() != u16::from_be(message.quoted.source_port);
     if value.backend() != candidate.backend || own_port {
         return None;
     }
@@ -294,6 +256,9 @@ struct End<A> {
     port: u16,
 }
 
+/// Source and destination of the quoted packet, where they change.
+type Ends<A> = (Option<End<A>>, Option<End<A>>);
+
 #[inline(always)]
 fn to_backend<F: Icmp>(
     context: &XdpContext,
@@ -305,7 +270,7 @@ fn to_backend<F: Icmp>(
         return Err(Outcome::TimeToLiveOver);
     }
     let backend = tables.backend(towards.id).ok_or(Outcome::Impossible)?;
-    if !F::is(message.quoted.source, &backend.vip) {
+    if !F::is(message.quoted.network.source, &backend.vip) {
         return Err(Outcome::IcmpNotOurs);
     }
     if backend.interface_index == 0 && backend.mode != Mode::Nat as u8 {
@@ -368,16 +333,11 @@ fn to_client<F: Icmp>(
     }
     let backend: &Backend = tables.backend(candidate.backend).ok_or(Outcome::Impossible)?;
     let address = F::of_record(&backend.address);
-    if address != message.quoted.destination {
+    if address != message.quoted.network.destination {
         return Err(Outcome::IcmpNotOurs);
     }
     let vip = F::of_record(&backend.vip);
-    let known = known_hop(hop as u16);
-    let route = if known.is_known() {
-        Route::known(known.answer().to_words(), known.interface_index())
-    } else {
-        route::<F>(context, vip, client, message.network.length)
-    };
+    let route = way_back::<F>(context, hop as u16, vip, client);
     if hop == NO_ENTRY && route.how == How::NotForwarded {
         // About a packet of the host's own.
         return Err(Outcome::IcmpNotOurs);
@@ -390,7 +350,10 @@ fn to_client<F: Icmp>(
         address: vip,
         port: u16::from_ne_bytes(backend.vip_port),
     };
-    let sender = hidden.then_some(End { address: client, port });
+    let sender = hidden.then_some(End {
+        address: client,
+        port,
+    });
     change(
         &packet,
         message,
@@ -406,7 +369,7 @@ fn change<F: Icmp>(
     packet: &Packet,
     message: &Message<F>,
     (source, destination): (Option<F::Address>, Option<F::Address>),
-    (quoted_source, quoted_destination): (Option<End<F::Address>>, Option<End<F::Address>>),
+    (quoted_source, quoted_destination): Ends<F::Address>,
 ) -> Result<(), Outcome> {
     let network = &message.network;
     let mut outer = Delta::ZERO;
@@ -418,32 +381,32 @@ fn change<F: Icmp>(
     }
     F::route(packet, source, destination, outer)?;
 
-    let quoted = &message.quoted;
+    let quoted = &message.quoted.network;
     let (mut addresses, mut ports) = (Delta::ZERO, Delta::ZERO);
     if let Some(end) = quoted_source {
         addresses = addresses.and(F::delta(quoted.source, end.address));
-        F::put_address(packet, message.quote + F::SOURCE, end.address)?;
+        F::put_address(packet, message.quoted.offset + F::SOURCE, end.address)?;
         if end.port != 0 {
-            ports = ports.and(Delta::of_word(message.source_port, end.port));
+            ports = ports.and(Delta::of_word(message.quoted.source_port, end.port));
             put_word(packet, quoted.transport_offset, end.port)?;
         }
     }
     if let Some(end) = quoted_destination {
         addresses = addresses.and(F::delta(quoted.destination, end.address));
-        F::put_address(packet, message.quote + F::DESTINATION, end.address)?;
+        F::put_address(packet, message.quoted.offset + F::DESTINATION, end.address)?;
         if end.port != 0 {
-            ports = ports.and(Delta::of_word(message.destination_port, end.port));
+            ports = ports.and(Delta::of_word(message.quoted.destination_port, end.port));
             put_word(packet, quoted.transport_offset + 2, end.port)?;
         }
     }
-    let header = F::change_quoted_checksum(packet, message.quote, addresses)?;
-    let transport = change_quoted_transport(packet, quoted.transport_offset, quoted.protocol, addresses.and(ports));
+    let header = F::change_quoted_checksum(packet, message.quoted.offset, addresses)?;
+    let transport = change_quoted_transport(packet, &message.quoted, addresses.and(ports));
     let delta = F::pseudo_header(outer)
         .and(addresses)
         .and(ports)
         .and(header)
         .and(transport);
-    let at = network.transport_offset + CHECKSUM;
+    let at = network.transport_offset + icmp::CHECKSUM;
     let mut window = packet.window_mut::<2>(at).ok_or(Outcome::Impossible)?;
     let checksum = window.field::<u16, 0>();
     window.set::<u16, 0>(delta.apply(checksum));
@@ -461,17 +424,20 @@ fn put_word(packet: &Packet, at: usize, word: u16) -> Result<(), Outcome> {
 
 /// The checksum of the quoted TCP or UDP header, if the quote is long enough to have it.
 #[inline(always)]
-fn change_quoted_transport(packet: &Packet, at: usize, protocol: u8, delta: Delta) -> Delta {
-    let at = at + if protocol == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
+fn change_quoted_transport<A>(packet: &Packet, quoted: &Quoted<A>, delta: Delta) -> Delta {
+    let (at, is_udp) = (quoted.checksum_offset, quoted.network.protocol == UDP);
+    if at == 0 {
+        return Delta::ZERO;
+    }
     let Some(mut window) = packet.window_mut::<2>(at) else {
         return Delta::ZERO;
     };
     let old = window.field::<u16, 0>();
-    if protocol == UDP && old == 0 {
+    if is_udp && old == 0 {
         return Delta::ZERO;
     }
     let new = match delta.apply(old) {
-        0 if protocol == UDP => 0xffff,
+        0 if is_udp => 0xffff,
         new => new,
     };
     window.set::<u16, 0>(new);
@@ -492,16 +458,21 @@ fn answer_echo<F: Icmp>(
     }
     F::renew(packet, TIME_TO_LIVE + 1)?;
     // Swapped addresses have the same sum, so that only the time to live changes the header's checksum.
-    F::route(packet, Some(network.destination), Some(network.source), Delta::ZERO)?;
+    F::route(
+        packet,
+        Some(network.destination),
+        Some(network.source),
+        Delta::ZERO,
+    )?;
     let mut header = packet
-        .window_mut::<HEADER>(network.transport_offset)
+        .window_mut::<{ icmp::LENGTH }>(network.transport_offset)
         .ok_or(Outcome::Impossible)?;
     let old = header.field::<u16, 0>();
     let [_, code] = old.to_ne_bytes();
     let new = u16::from_ne_bytes([F::ECHO_REPLY, code]);
     header.set::<u16, 0>(new);
-    let checksum = header.field::<u16, CHECKSUM>();
-    header.set::<u16, CHECKSUM>(Delta::of_word(old, new).apply(checksum));
+    let checksum = header.field::<u16, { icmp::CHECKSUM }>();
+    header.set::<u16, { icmp::CHECKSUM }>(Delta::of_word(old, new).apply(checksum));
     let back = Ethernet {
         destination: ethernet.source,
         source: ethernet.destination,

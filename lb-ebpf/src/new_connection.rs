@@ -4,7 +4,7 @@
 //! every packet of a known one: in between, the compiler need not keep anything for this.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, Choice, Listener, Mode, Service};
+use lb_common::abi::{Backend, Choice, Evictions, Listener, Mode, Service};
 use lb_common::connection_table::{Inserted, Value};
 use lb_common::family::{Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
@@ -13,14 +13,15 @@ use lb_common::tick::Tick;
 
 use crate::answer::answer;
 use crate::backend_choice::{By, Slots, choose, hash_of, hashes};
-use crate::connection_table::{Table, is_flooded, note_tick, now, pressure};
+use crate::connection_table::{Table, answers_are_seen, is_flooded, note_tick, now, pressure};
 use crate::counters;
 use crate::forward::Verdict;
-use crate::maps::{BACKEND_STATES, SERVICE_STATES, element};
+use crate::fragment;
+use crate::maps::{BACKEND_STATES, EVICTIONS, SERVICE_STATES, element};
 use crate::own_ports::{self, Owner};
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
-use crate::pipeline::{Path, Towards, is_forwardable, return_hop, stays, to_backend, vip_port};
+use crate::pipeline::{Opening, Path, Towards, is_forwardable, return_hop, stays, to_backend, vip_port};
 use crate::service_lookup::Tables;
 
 /// Decides about a packet and changes it accordingly.
@@ -53,6 +54,10 @@ fn from_client<F: Path<K>, const K: usize>(
             let backend = tables.backend(towards.id).ok_or(Outcome::Impossible)?;
             to_backend(context, segment, tables, towards, backend, outcome)
         }
+        Err(Outcome::NotOurs) if segment.is_fragment() => {
+            fragment::note_passed::<F, K>(context, tables, segment.network.destination);
+            Err(Outcome::NotOurs)
+        }
         Err(outcome) if is_answered(outcome) => Err(answer::<F, K>(context, outcome, 0)),
         Err(outcome) => Err(outcome),
     }
@@ -61,10 +66,7 @@ fn from_client<F: Path<K>, const K: usize>(
 /// Whether the client is told.
 #[inline(always)]
 fn is_answered(outcome: Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::RefusedNoBackend | Outcome::FullNatUnknown
-    )
+    matches!(outcome, Outcome::RefusedNoBackend | Outcome::FullNatUnknown)
 }
 
 /// Chooses a backend and remembers it, in the place of the entry that the client's port had before.
@@ -90,21 +92,24 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
             Outcome::RefusedNoBackend
         });
     }
+    if listener.is(Listener::STATELESS) {
+        let id = choose(context, segment, tables, number, By::Hash, 0)?;
+        return Ok((Towards { id, port: 0 }, Outcome::ToBackendStateless));
+    }
     let now = now();
     let opens = segment.opens();
-    let by = if opens && !listener.is(Listener::STATELESS) && !is_flooded(now) {
+    let by = if opens && !is_flooded(now) {
         By::Service
     } else {
         By::Hash
     };
-    let mut id = choose(context, segment, tables, number, by, 0)?;
-    let mut outcome = Outcome::ToBackend;
-    if listener.is(Listener::STATELESS) {
-        return Ok((Towards { id, port: 0 }, Outcome::ToBackendStateless));
-    }
-    if !opens {
-        (id, outcome) = mid_flow(tables, service, segment, id)?;
-    }
+    let (mut id, outcome) = match by {
+        By::Service => (
+            choose(context, segment, tables, number, by, 0)?,
+            Outcome::ToBackend,
+        ),
+        By::Hash => choose_for_good(context, segment, tables, number)?,
+    };
     let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
     if !F::is(segment.network.destination, &backend.vip) {
         return Err(Outcome::NotOurs);
@@ -140,15 +145,27 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
         State::Unconfirmed
     };
     let deadline = now.after(backend.timeout(state.timeout_class()));
-    let value = Value::new(state, id, return_hop(context, segment, 0), deadline).with_port(own_port);
-    let which = tables.copy() | u32::from(opens) << OPENS_SHIFT;
+    let hop = if answers_are_seen(backend) {
+        return_hop(context, segment, 0)
+    } else {
+        0
+    };
+    let value = Value::new(state, id, hop, deadline).with_port(own_port);
+    let which = tables.copy() | Opening::of(segment).0 << OPENING_SHIFT;
     match F::store(which, key_of(listener, segment), value.0) {
         STORED => {}
         FULL if full_nat => return Err(Outcome::TableFull),
         FULL => {
             let state = element(&SERVICE_STATES, u32::from(number)).ok_or(Outcome::Impossible)?;
             note_tick(&state.untracked, now);
-            let id = choose(context, segment, tables, number, By::Hash, 0)?;
+            if by == By::Service {
+                (id, _) = choose_for_good(context, segment, tables, number)?;
+            }
+            let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
+            if backend.mode == Mode::Nat as u8 && backend.flags & Backend::SHARED != 0 {
+                // Without an entry nobody could tell whose answers are the connection's.
+                return Err(Outcome::TableFull);
+            }
             return Ok((Towards { id, port: 0 }, Outcome::ToBackendUntracked));
         }
         other => return Ok((Towards::of(Value(other)), outcome)),
@@ -180,32 +197,39 @@ pub fn store_wide(which: u32, a: u64, b: u64, c: u64, value: u64) -> u64 {
 const STORED: u64 = 0;
 const FULL: u64 = 1;
 /// In [`store`]'s first argument.
-const OPENS_SHIFT: u32 = 1;
+const OPENING_SHIFT: u32 = 1;
 
 /// Enters a connection with a value, in the place of the entry that the client's port had before. [`STORED`], [`FULL`], or the
-/// value that another CPU has just entered, which holds. `which`: the copy of the tables, and above that whether the packet
-/// opens a connection.
+/// value that another CPU has just entered, which holds. `which`: the copy of the tables, and above that the packet's
+/// [`Opening`].
 #[inline(always)]
 fn store<F: Table<K>, const K: usize>(which: u32, key: [u64; K], value: u64) -> u64 {
     let Some(home) = F::home(&key) else { return FULL };
-    let Ok(tables) = Tables::of(which & 1) else { return FULL };
-    let opens = which >> OPENS_SHIFT != 0;
+    let Ok(tables) = Tables::of(which & 1) else {
+        return FULL;
+    };
+    let opening = Opening(which >> OPENING_SHIFT);
     let value = Value(value);
     if let Some((way, before)) = home.find(&key) {
-        if tables.backend(before.backend()).is_some_and(|backend| stays(backend, before, opens)) {
+        if tables
+            .backend(before.backend())
+            .is_some_and(|backend| stays(backend, before, opening))
+        {
             return before.0;
         }
-        if way.replace(before, &key, value) {
+        let holds = home.renew(&key, (way, before), value);
+        if holds == value {
             return STORED;
+        }
+        if holds != Value::EMPTY {
+            return holds.0;
         }
     }
     let now = now();
     match home.insert(&key, value, now) {
         Inserted::Stored => STORED,
-        Inserted::StoredEvicting(left) => {
-            if let Some(backend) = tables.backend(value.backend()) {
-                note_eviction(left, backend, now);
-            }
+        Inserted::StoredEvicting(evicted) => {
+            note_eviction(&tables, evicted, now);
             STORED
         }
         Inserted::Exists(_, value) => value.0,
@@ -223,17 +247,25 @@ fn key_of<F: Path<K>, const K: usize>(listener: Listener, segment: &Segment<F>) 
     )
 }
 
-/// Where a packet from the middle of a connection without an entry goes. With a service that hashes: where both the present
-/// and the previous slots say; where they differ, to where it would have gone before, while that is up.
+/// The backend of a packet whose choice is not remembered, or may be forgotten: from the middle of a connection without an
+/// entry, or while the table is full or flooded. Always the same for a client, by hashing. With a service that hashes anyway:
+/// where both the present and the previous slots say; where they differ, to where it would have gone before, while that is up.
 #[inline(always)]
-fn mid_flow<F: Path<K>, const K: usize>(
-    tables: &Tables,
-    service: &Service,
+fn choose_for_good<F: Path<K>, const K: usize>(
+    context: &XdpContext,
     segment: &Segment<F>,
-    id: u16,
+    tables: &Tables,
+    number: u16,
 ) -> Result<(u16, Outcome), Outcome> {
+    let service = tables.service(number)?;
+    let id = choose(context, segment, tables, number, By::Hash, 0)?;
+    let at_risk = if segment.opens() {
+        Outcome::ToBackend
+    } else {
+        Outcome::ToBackendAtRisk
+    };
     if !hashes(service) {
-        return Ok((id, Outcome::ToBackendAtRisk));
+        return Ok((id, at_risk));
     }
     let Some(before) = Slots::before(service) else {
         return Ok((id, Outcome::ToBackend));
@@ -245,16 +277,34 @@ fn mid_flow<F: Path<K>, const K: usize>(
     let is_up = tables
         .backend(before)
         .is_some_and(|backend| backend.flags & Backend::UP != 0);
-    Ok((if is_up { before } else { id }, Outcome::ToBackendAtRisk))
+    Ok((if is_up { before } else { id }, at_risk))
 }
 
-/// A half-open entry had to make room. If it was but seconds old, the table is being flooded.
+/// A half-open entry had to make room. If many of those are but seconds old, the table is being flooded.
 #[inline(always)]
-fn note_eviction(left: u16, backend: &Backend, now: Tick) {
-    let Some(pressure) = pressure() else { return };
-    pressure.evicted.fetch_increment();
-    // Its own service's timeout is not at hand; this one's stands for it.
-    if left + 1 >= backend.timeout(TimeoutClass::HalfOpen) {
+fn note_eviction(tables: &Tables, evicted: Value, now: Tick) {
+    let Some(evictions) = EVICTIONS.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: this CPU's own element; XDP programs do not interrupt each other on a CPU.
+    let evictions = unsafe { &mut *evictions };
+    evictions.all += 1;
+    let Some(backend) = tables.backend(evicted.backend()) else {
+        return;
+    };
+    let lived = now
+        .after(backend.timeout(TimeoutClass::HalfOpen))
+        .until(evicted.deadline());
+    if lived > 1 {
+        return;
+    }
+    if evictions.tick != u64::from(now.0) {
+        (evictions.tick, evictions.young) = (u64::from(now.0), 0);
+    }
+    evictions.young += 1;
+    if evictions.young >= Evictions::FLOOD
+        && let Some(pressure) = pressure()
+    {
         note_tick(&pressure.flooded, now);
     }
 }

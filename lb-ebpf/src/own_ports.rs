@@ -8,12 +8,12 @@ use core::num::NonZeroU64;
 use lb_common::abi::{Outer, PortEntry};
 use lb_common::family::Family;
 use lb_common::outcome::Outcome;
-use lb_common::tcp_state::State;
+use lb_common::tcp_state::{State, TimeoutClass};
 use lb_common::tick::Tick;
 use lb_common::word::Word as _;
 
 use crate::backend_choice::random;
-use crate::connection_table::Table;
+use crate::connection_table::{Table, jiffies};
 use crate::global;
 use crate::maps::{BACKEND_STATES, PORTS, element};
 use crate::parse::Segment;
@@ -69,13 +69,19 @@ const ID_SHIFT: u32 = 1;
 #[inline(always)]
 pub fn give(which: u32, low: u64, high: u64, owner: u64, now: u16, take: Take) -> u64 {
     let id = (which >> ID_SHIFT) as u16;
-    let Ok(tables) = Tables::of(which & 1) else { return 0 };
+    let Ok(tables) = Tables::of(which & 1) else {
+        return 0;
+    };
     let (Ok(outer), Some(state)) = (tables.outer(id), element(&BACKEND_STATES, u32::from(id))) else {
         return 0;
     };
     let Some(count) = NonZeroU64::new(u64::from(outer.ports)) else {
         return 0;
     };
+    let jiffies = jiffies();
+    if state.exhausted.load() == jiffies {
+        return 0;
+    }
     for attempt in 0..IN_TURN + AT_RANDOM {
         let place = if attempt < IN_TURN {
             state.port_cursor.fetch_increment()
@@ -89,6 +95,7 @@ pub fn give(which: u32, low: u64, high: u64, owner: u64, now: u16, take: Take) -
             return u64::from(port);
         }
     }
+    state.exhausted.store(jiffies);
     0
 }
 
@@ -133,7 +140,7 @@ pub fn take<F: Table<K>, const K: usize>(which: u64, low: u64, high: u64, owner:
 
 /// Whether the connection that an element names has an entry that says so too, whichever backend that has: those that lead to
 /// one server from one address share elements. One that is over is forgotten: its client's last packets must not get into the
-/// connection that has the port next.
+/// connection that has the port next. So is one that is still half-open: it had seconds, and must make room as in the table.
 #[inline(always)]
 fn is_in_use<F: Table<K>, const K: usize>(entry: &PortEntry<SharedWord>, port: u16) -> bool {
     let owner = read::<F>(entry);
@@ -141,13 +148,19 @@ fn is_in_use<F: Table<K>, const K: usize>(entry: &PortEntry<SharedWord>, port: u
     let Some((way, value)) = F::home(&key).and_then(|home| home.find(&key)) else {
         return false;
     };
-    value.port() == port && !(value.state() == State::Closed && way.remove(value))
+    let state = value.state();
+    let makes_room = state == State::Closed || state.timeout_class() == TimeoutClass::HalfOpen;
+    value.port() == port && !(makes_room && way.remove(value))
 }
 
 /// Who has the port that a backend's packet is for, if it is one of the balancer's towards that backend.
 #[inline(always)]
 pub fn owner<F: Family>(outer: &Outer, segment: &Segment<F>) -> Option<Owner<F::Address>> {
-    owner_of::<F>(outer, segment.network.destination, segment.transport.destination_port)
+    owner_of::<F>(
+        outer,
+        segment.network.destination,
+        segment.transport.destination_port,
+    )
 }
 
 /// The same for an address and a port as in a packet.

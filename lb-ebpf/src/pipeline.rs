@@ -7,7 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer, Stage};
 use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
-use lb_common::family::{Family as _, Ipv4, Ipv6};
+use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{Sender, State};
 use lb_common::wire::Frame as _;
@@ -15,11 +15,11 @@ use lb_common::wire::ethernet::{self, Carries, Ethernet};
 use lb_common::wire::network::{Fragment, TCP, UDP};
 
 use crate::answer::answer;
-use crate::connection_table::{self, Table, known_hop};
+use crate::connection_table::{self, Table, answers_are_seen, known_hop};
 use crate::encapsulate::{encapsulate, overhead};
 use crate::forward::{How, Route, Verdict, route};
 use crate::maps::PROGRAMS;
-use crate::mtu::{self, Fit};
+use crate::mtu::{self, Otherwise};
 use crate::own_ports;
 use crate::packet::Packet;
 use crate::parse::{Segment, parse, with_transport};
@@ -242,6 +242,9 @@ fn judge<F: Path<K>, const K: usize>(
         }
         return from_backend::<F, K>(context, &segment, &tables, membership);
     }
+    if segment.is_fragment() {
+        fragment::note_passed::<F, K>(context, &tables, network.destination);
+    }
     Err(Outcome::NotOurs)
 }
 
@@ -286,9 +289,13 @@ fn from_client<F: Path<K>, const K: usize>(
             way.update(value, value.with(State::Closed, value.hop(), value.deadline()));
             return Err(answer::<F, K>(context, Outcome::ResetBackendDown, 0));
         }
-        let hop = return_hop(context, segment, entry.1.hop());
+        let hop = if answers_are_seen(backend) {
+            Some(return_hop(context, segment, entry.1.hop()))
+        } else {
+            None
+        };
         let seen = (Sender::Client, segment.transport.flags);
-        connection_table::note(&home, &key, entry, backend, seen, Some(hop));
+        connection_table::note(&home, &key, entry, backend, seen, hop);
         let towards = Towards::of(entry.1);
         return to_backend(context, segment, tables, towards, backend, Outcome::ToBackend);
     }
@@ -304,18 +311,43 @@ fn keeps<F: Path<K>, const K: usize>(
     value: Value,
 ) -> Option<&'static Backend> {
     let backend = tables.backend(value.backend())?;
-    if stays(backend, value, segment.opens()) && F::is(segment.network.destination, &backend.vip) {
+    if stays(backend, value, Opening::of(segment)) && F::is(segment.network.destination, &backend.vip) {
         Some(backend)
     } else {
         None
     }
 }
 
+/// How a packet may open a connection, by flags.
+#[derive(Clone, Copy)]
+pub struct Opening(pub u32);
+
+impl Opening {
+    /// A SYN, or any datagram.
+    pub const OPENS: u32 = 1;
+    /// A datagram, which more likely belongs to what its port has done before.
+    const DATAGRAM: u32 = 2;
+
+    #[inline(always)]
+    pub fn of<F: Family>(segment: &Segment<F>) -> Self {
+        if segment.is_tcp() {
+            Self(u32::from(segment.opens()))
+        } else {
+            Self(Self::OPENS | Self::DATAGRAM)
+        }
+    }
+}
+
 /// Whether a packet of a known connection goes to the connection's backend: not if it opens a new one from the same port, while
 /// the old one is over or its backend cannot take a new one.
 #[inline(always)]
-pub fn stays(backend: &Backend, value: Value, opens: bool) -> bool {
-    !opens || !value.state().is_over() && backend.flags & Backend::UP != 0
+pub fn stays(backend: &Backend, value: Value, opening: Opening) -> bool {
+    let takes = if opening.0 & Opening::DATAGRAM != 0 {
+        Backend::UP | Backend::LEAVING
+    } else {
+        Backend::UP
+    };
+    opening.0 & Opening::OPENS == 0 || !value.state().is_over() && backend.flags & takes != 0
 }
 
 #[inline(always)]
@@ -336,21 +368,21 @@ pub fn to_backend<F: Path<K>, const K: usize>(
     let length = segment.network.length;
     let tunnels = backend.mode == Mode::Ipip as u8;
     let growth = if tunnels { overhead(backend) } else { 0 };
-    let mut by_kernel = false;
-    if (length + growth) as u32 > tables.smallest_mtu() {
-        by_kernel = matches!(
-            mtu::fit::<F, K>(context, backend.interface_index, growth)?,
-            Fit::InFragments
-        );
-    }
-    if segment.is_fragment() {
-        fragment::note_to_backend::<F, K>(context, towards);
-    }
     let mut route = Route::known(words(&backend.ethernet), backend.interface_index);
     if backend.interface_index == 0 {
         route = leave_to_backend::<F, K>(context, segment, backend);
     }
-    by_kernel |= route.how != How::Known;
+    if (length + growth) as u32 > tables.smallest_mtu() {
+        let otherwise = Otherwise {
+            cut: backend.mode == Mode::Nat as u8,
+            answer: true,
+        };
+        route = mtu::fitting::<F, K>(context, route, growth, otherwise)?;
+    }
+    if segment.is_fragment() {
+        fragment::note_to_backend::<F, K>(context, towards);
+    }
+    let by_kernel = route.how != How::Known;
     if by_kernel && backend.mode != Mode::Nat as u8 {
         // The kernel can send only what neither comes from one of its own addresses nor goes to one.
         return Err(Outcome::NeighbourUnknown);
@@ -383,17 +415,16 @@ fn leave_to_backend<F: Path<K>, const K: usize>(
     segment: &Segment<F>,
     backend: &Backend,
 ) -> Route {
-    let length = segment.network.length;
     if backend.flags & Backend::IPV6 != 0 {
         let source = if F::VERSION == 6 {
             F::widened(segment.network.source)
         } else {
             [0; 2]
         };
-        route::<Ipv6>(context, source, Ipv6::of_record(&backend.address), length)
+        route::<Ipv6>(context, source, Ipv6::of_record(&backend.address))
     } else {
         let source = Ipv4::narrowed(F::widened(segment.network.source));
-        route::<Ipv4>(context, source, Ipv4::of_record(&backend.address), length)
+        route::<Ipv4>(context, source, Ipv4::of_record(&backend.address))
     }
 }
 
@@ -491,7 +522,9 @@ pub fn sibling<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, firs
     let Ok(segment) = parse::<F>(&Packet::of(&context)) else {
         return first;
     };
-    let Ok(tables) = Tables::of(copy) else { return first };
+    let Ok(tables) = Tables::of(copy) else {
+        return first;
+    };
     let mut packed = first;
     for _ in 0..MAX_SIBLINGS {
         if packed == 0 {
@@ -517,6 +550,12 @@ fn client_of<F: Path<K>, const K: usize>(
     tables: &Tables,
     candidate: Membership,
 ) -> Option<(Client<F::Address>, u16)> {
+    // A service of several ports has them in common with its backends.
+    let vip_port = if candidate.is(Membership::WIDE) {
+        segment.transport.source_port
+    } else {
+        0
+    };
     if candidate.is(Membership::FULL_NAT) {
         let outer: &Outer = tables.outer(candidate.backend).ok()?;
         let owner = own_ports::owner(outer, segment)?;
@@ -525,17 +564,12 @@ fn client_of<F: Path<K>, const K: usize>(
             port: owner.port,
             is_hidden: true,
         };
-        return Some((client, owner.vip_port));
+        return Some((client, vip_port));
     }
     let client = Client {
         address: segment.network.destination,
         port: segment.transport.destination_port,
         is_hidden: false,
-    };
-    let vip_port = if candidate.is(Membership::WIDE) {
-        segment.transport.source_port
-    } else {
-        0
     };
     Some((client, vip_port))
 }
@@ -551,26 +585,28 @@ fn to_client<F: Path<K>, const K: usize>(
     client: &Client<F::Address>,
     hop: u16,
 ) -> Result<Verdict, Outcome> {
-    let known = known_hop(hop);
-    let length = segment.network.length;
-    let mut by_kernel = false;
-    if length as u32 > tables.smallest_mtu() {
-        by_kernel = matches!(mtu::fit::<F, K>(context, known.interface_index(), 0)?, Fit::InFragments);
+    let mut route = way_back::<F>(context, hop, F::of_record(&backend.vip), client.address);
+    if segment.network.length as u32 > tables.smallest_mtu() {
+        route = mtu::fitting::<F, K>(context, route, 0, Otherwise::ANYTHING)?;
     }
     if segment.is_fragment() {
         fragment::note_to_client::<F, K>(context, id, hop, client.address);
     }
-    let route = if by_kernel {
-        Route::other(How::Kernel)
-    } else if known.is_known() {
-        Route::known(known.answer().to_words(), known.interface_index())
-    } else {
-        route::<F>(context, F::of_record(&backend.vip), client.address, length)
-    };
     let packet = Packet::of(context);
     counters::to_client(id, packet.length());
     rewrite_to_client(&packet, segment, backend, client)?;
     leave(&packet, route, Outcome::ToClient, Outcome::ToClientByKernel)
+}
+
+/// The way to a client: by the hop with this number, or where that is unknown, as the routing table says.
+#[inline(always)]
+pub fn way_back<F: Family>(context: &XdpContext, hop: u16, vip: F::Address, client: F::Address) -> Route {
+    let known = known_hop(hop);
+    if known.is_known() {
+        Route::known(known.answer().to_words(), known.interface_index())
+    } else {
+        route::<F>(context, vip, client)
+    }
 }
 
 /// The headers as the client must see them, but for the frame's own.
@@ -588,7 +624,13 @@ pub fn rewrite_to_client<F: Path<K>, const K: usize>(
         let moved = F::delta(segment.network.destination, client.address);
         F::route(packet, vip, Some(client.address), network.and(moved))?;
         let port = Delta::of_word(segment.transport.destination_port, client.port);
-        return rewrite::transport(packet, segment, vip_port, client.port, transport.and(moved).and(port));
+        return rewrite::transport(
+            packet,
+            segment,
+            vip_port,
+            client.port,
+            transport.and(moved).and(port),
+        );
     }
     F::route(packet, vip, None, network)?;
     rewrite::transport(packet, segment, vip_port, 0, transport)
@@ -596,7 +638,12 @@ pub fn rewrite_to_client<F: Path<K>, const K: usize>(
 
 /// Sends a rewritten packet where the routing table says, if need be by the kernel.
 #[inline(always)]
-pub fn leave(packet: &Packet, route: Route, outcome: Outcome, by_kernel: Outcome) -> Result<Verdict, Outcome> {
+pub fn leave(
+    packet: &Packet,
+    route: Route,
+    outcome: Outcome,
+    by_kernel: Outcome,
+) -> Result<Verdict, Outcome> {
     if route.how != How::Known {
         return Err(by_kernel);
     }

@@ -12,6 +12,7 @@ use crate::counters;
 use crate::forward::{How, Verdict, route};
 use crate::fragment;
 use crate::maps::{SERVICE_STATES, element};
+use crate::mtu::{self, Otherwise};
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::pipeline::{Client, Path, is_forwardable, leave, rewrite_to_client};
@@ -29,21 +30,26 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     let tables = Tables::active()?;
     let (network, transport) = (&segment.network, &segment.transport);
     match tables.membership::<F>(network.source, transport.source_port, network.protocol) {
-        Some(membership) => without_entry::<F, K>(context, &segment, &tables, Membership::unpack(membership.get())),
+        Some(membership) => {
+            without_entry::<F, K>(context, &segment, &tables, Membership::unpack(membership.get()))
+        }
         None => Err(Outcome::NotOurs),
     }
 }
 
 /// Whether what has to do with an endpoint may belong to a connection without an entry: of a stateless service; or else while
-/// its service has connections without entries, or the table is flooded; only if the endpoint serves a single one.
+/// its service has connections without entries; or if it `opens` one, whose entry may already be lost, while the table is
+/// flooded. Only if the endpoint serves a single service.
 #[inline(always)]
-pub fn answers_without_entry(membership: Membership) -> Result<bool, Outcome> {
+pub fn answers_without_entry(membership: Membership, opens: bool) -> Result<bool, Outcome> {
     if membership.next != 0 || membership.is(Membership::FULL_NAT) {
         return Ok(false);
     }
     let state = element(&SERVICE_STATES, u32::from(membership.service)).ok_or(Outcome::Impossible)?;
     let now = now();
-    Ok(membership.is(Membership::STATELESS) || is_recent(state.untracked.load(), now) || is_flooded(now))
+    Ok(membership.is(Membership::STATELESS)
+        || is_recent(state.untracked.load(), now)
+        || opens && is_flooded(now))
 }
 
 /// An answer without an entry; never to the host itself.
@@ -54,7 +60,8 @@ fn without_entry<F: Path<K>, const K: usize>(
     tables: &Tables,
     membership: Membership,
 ) -> Result<Verdict, Outcome> {
-    if !answers_without_entry(membership)? {
+    let opens = !segment.is_tcp() || segment.transport.flags.accepts();
+    if !answers_without_entry(membership, opens)? {
         return Err(Outcome::NoConnection);
     }
     is_forwardable(segment)?;
@@ -63,9 +70,12 @@ fn without_entry<F: Path<K>, const K: usize>(
         return Err(Outcome::NotOurs);
     }
     let (vip, client) = (F::of_record(&backend.vip), segment.network.destination);
-    let route = route::<F>(context, vip, client, segment.network.length);
+    let mut route = route::<F>(context, vip, client);
     if route.how == How::NotForwarded {
         return Err(Outcome::NoConnection);
+    }
+    if segment.network.length as u32 > tables.smallest_mtu() {
+        route = mtu::fitting::<F, K>(context, route, 0, Otherwise::ANYTHING)?;
     }
     if segment.is_fragment() {
         fragment::note_to_client::<F, K>(context, membership.backend, 0, client);

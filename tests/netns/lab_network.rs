@@ -1,6 +1,6 @@
 //! The lab's networks without a balancer: what the tests of modes, families, loss and path MTU stand on.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use xtask::transfer::Protocol;
 use xtask::transfer::client::{Connection, Datagrams, Direction};
 
 use crate::support::capture::{Capture, Captured, longest};
+use crate::support::held::Held;
 use crate::support::{measured, site, tunnel};
 
 /// The tests.
@@ -35,6 +36,10 @@ pub(crate) fn cases() -> Vec<Case> {
             generated_frames_are_right,
         ),
         Case::new("lab_network/floods_end_in_sinks", floods_end_in_sinks),
+        Case::new(
+            "lab_network/many_connections_stay_open",
+            many_connections_stay_open,
+        ),
     ]
 }
 
@@ -150,6 +155,12 @@ fn answers_past_the_balancer() -> Result<()> {
 fn tunnels_are_unpacked() -> Result<()> {
     for topology in [Topology::Routed, Topology::L2] {
         let lab = Lab::up(without_balancer("lb-t-tunnel", topology, Mode::Ipip)?)?;
+        // As with `lbd`: the balancer has the VIPs itself, and in the routed topology forwards answers that come from them.
+        for vip in [format!("{VIP}/32"), format!("{VIP6}/128")] {
+            run(lab
+                .command(Node::Lb, "ip")?
+                .args(["address", "add", &vip, "dev", "uplink"]))?;
+        }
         for vip in [IpAddr::from(VIP), VIP6.into()] {
             let to = SocketAddr::new(vip, TRANSFER_PORT);
             let from = SocketAddr::new(clients_address(&lab, to), 40_000);
@@ -212,9 +223,13 @@ fn distance_and_order() -> Result<()> {
             let (elapsed, overtaken) = lab.namespace(Node::Client).run(|| {
                 let mut datagrams = Datagrams::open(to)?;
                 datagrams.ping(0, 10)?;
-                let started = Instant::now();
-                datagrams.ping(1, 10)?;
-                Ok((started.elapsed(), overtaken(&datagrams)?))
+                let mut quickest = Duration::MAX;
+                for number in 1..=5 {
+                    let started = Instant::now();
+                    datagrams.ping(number, 10)?;
+                    quickest = quickest.min(started.elapsed());
+                }
+                Ok((quickest, overtaken(&datagrams)?))
             })?;
             measured(&format!(
                 "{to}: {:.1} ms there and back, {overtaken} of 300 datagrams overtaken",
@@ -478,4 +493,21 @@ fn floods_end_in_sinks() -> Result<()> {
         lab.down()?;
     }
     Ok(())
+}
+
+fn many_connections_stay_open() -> Result<()> {
+    const MANY: usize = 8000;
+    let mut lab = Lab::up(without_balancer("lb-t-held", Topology::Routed, Mode::Nat)?)?;
+    let [to, _] = own_addresses(&lab, Node::Web1);
+    let mut held = Held::open(&lab, to, MANY)?;
+    ensure!(
+        held.len() == MANY && held.split() == BTreeMap::from([("web1", MANY)]),
+        "{:?}",
+        held.split()
+    );
+    held.check()?;
+    lab.stop_web(Node::Web1)?;
+    lab.start_web(Node::Web1)?;
+    ensure!(held.check().is_err(), "connections outlive their server");
+    lab.down()
 }

@@ -7,7 +7,10 @@ mod failover;
 mod handoff;
 mod lab;
 mod lab_network;
+mod lossy;
+mod modes;
 mod next_hop;
+mod path_mtu;
 mod reload;
 mod restart;
 mod support;
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
         lab::cases(),
         lab_network::cases(),
         balance::cases(),
+        modes::cases(),
+        lossy::cases(),
+        path_mtu::cases(),
         failover::cases(),
         drain::cases(),
         handoff::cases(),

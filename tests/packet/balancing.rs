@@ -10,8 +10,11 @@ use lb_tests::harness::Case;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::frame::{Talk, client};
-use crate::world::{CLIENT, Seen, World, web, www};
+use crate::frame::Frame;
+use crate::kind::one_port;
+use crate::seen::Seen;
+use crate::talk::{Talk, client};
+use crate::world::{CLIENT, World, web, www};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -69,7 +72,8 @@ fn weights() -> anyhow::Result<()> {
     let slots: Vec<u16> = (0..1000u16).map(|i| 1 + (i % 16 * i + i / 7) % 3).collect();
     let first = ServiceEntry {
         number: 2,
-        vip: "203.0.113.9:80".parse()?,
+        vip: "203.0.113.9".parse()?,
+        ports: one_port(80),
         backends: vec![],
         slots: vec![],
         ..www(0)
@@ -209,7 +213,7 @@ fn reused_port() -> anyhow::Result<()> {
         By::Client => talk.client_sends().rst(),
         By::Backend => talk.backend_sends().rst().ack(),
     };
-    let sent = |world: &World, talk: &Talk, by: &By, rst_or_fin: crate::frame::Frame| match by {
+    let sent = |world: &World, talk: &Talk, by: &By, rst_or_fin: Frame| match by {
         By::Client => world.forward("the end", talk, rst_or_fin),
         By::Backend => world.answer("the end", talk, rst_or_fin),
     };

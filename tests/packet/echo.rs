@@ -82,7 +82,11 @@ fn left_to_the_kernel(kind: Kind) -> anyhow::Result<()> {
         world.unchanged("to somebody else", Outcome::IcmpNotOurs, &request)?;
     }
     let reply = request(kind, b"ping").echo_reply();
-    world.unchanged("a reply", Outcome::IcmpNotOurs, &reply.between(ROUTER_MAC, UPLINK_MAC))?;
+    world.unchanged(
+        "a reply",
+        Outcome::IcmpNotOurs,
+        &reply.between(ROUTER_MAC, UPLINK_MAC),
+    )?;
     let long = request(kind, &[5; 2000]).fragments(&[1000]);
     world.unchanged("the first part of one", Outcome::IcmpNotOurs, &long[0])?;
     world.unchanged("a later part of one", Outcome::IcmpNotOurs, &long[1])

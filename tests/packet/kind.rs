@@ -282,6 +282,7 @@ impl Kind {
                 destination_mac: web_mac(server),
             }),
             up: true,
+            leaving: false,
             reset: false,
             weight: 1,
             timeouts: TIMEOUTS,

@@ -8,13 +8,27 @@
     reason = "a test program: nothing is public, and it may fail by a panic"
 )]
 
+mod aging;
+mod balancing;
 mod echo;
 mod frame;
+mod full_nat;
+mod hairpin;
 mod kind;
 mod matrix;
 mod namespace;
+mod nat;
+mod next_hops;
+mod not_ours;
+mod overload;
 mod pool;
+mod pressure;
+mod ranges;
+mod repeater;
+mod schedulers;
 mod seen;
+mod shared;
+mod table;
 mod talk;
 mod world;
 
@@ -32,9 +46,24 @@ fn main() -> ExitCode {
         parallel: true,
     }
     .run(
-        [echo::cases(), matrix::cases()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            matrix::cases(),
+            balancing::cases(),
+            echo::cases(),
+            full_nat::cases(),
+            hairpin::cases(),
+            overload::cases(),
+            pressure::cases(),
+            ranges::cases(),
+            schedulers::cases(),
+            nat::cases(),
+            next_hops::cases(),
+            not_ours::cases(),
+            shared::cases(),
+            table::cases(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     )
 }

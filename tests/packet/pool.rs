@@ -24,33 +24,48 @@ pub const OPTIONS: LoadOptions = LoadOptions {
     selection_seed: 7,
 };
 
-static IDLE: Mutex<Vec<Dataplane>> = Mutex::new(Vec::new());
+/// All that options say.
+type Key = (u32, u32, u32, bool, u64);
+
+static IDLE: Mutex<Vec<(Key, Dataplane)>> = Mutex::new(Vec::new());
 
 /// A loaded program, given back when it is dropped if others may have it.
 pub struct Leased {
     dataplane: Option<Dataplane>,
-    returns: bool,
+    /// `None`: nobody else may have it.
+    key: Option<Key>,
 }
 
 impl Leased {
-    /// One with [`OPTIONS`] that others had before, or will have.
-    pub fn shared() -> anyhow::Result<Self> {
-        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let dataplane = match idle {
+    /// One that others had before, or will have.
+    pub fn shared(options: LoadOptions) -> anyhow::Result<Self> {
+        let key = (
+            options.max_connections,
+            options.max_wide_connections,
+            options.full_nat_ports,
+            options.learn_return_hops,
+            options.selection_seed,
+        );
+        let found = {
+            let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = idle.iter().position(|(known, _)| *known == key);
+            at.map(|at| idle.swap_remove(at).1)
+        };
+        let dataplane = match found {
             Some(dataplane) => dataplane,
-            None => Dataplane::load(&object()?, OPTIONS)?,
+            None => Dataplane::load(&object()?, options)?,
         };
         Ok(Self {
             dataplane: Some(dataplane),
-            returns: true,
+            key: Some(key),
         })
     }
 
-    /// One of its own.
-    pub fn alone(options: LoadOptions) -> anyhow::Result<Self> {
+    /// One of its own, to be attached.
+    pub fn alone() -> anyhow::Result<Self> {
         Ok(Self {
-            dataplane: Some(Dataplane::load(&object()?, options)?),
-            returns: false,
+            dataplane: Some(Dataplane::load(&object()?, OPTIONS)?),
+            key: None,
         })
     }
 }
@@ -71,14 +86,14 @@ impl DerefMut for Leased {
 
 impl Drop for Leased {
     fn drop(&mut self) {
-        let Some(mut dataplane) = self.dataplane.take() else {
+        let (Some(mut dataplane), Some(key)) = (self.dataplane.take(), self.key) else {
             return;
         };
         // What cannot be cleaned is not given to anybody.
-        if self.returns && !std::thread::panicking() && clean(&mut dataplane).is_ok() {
+        if !std::thread::panicking() && clean(&mut dataplane).is_ok() {
             IDLE.lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(dataplane);
+                .push((key, dataplane));
         }
     }
 }
@@ -101,12 +116,17 @@ fn clean(dataplane: &mut Dataplane) -> anyhow::Result<()> {
     zero::<[u64; 4]>(dataplane, "PORTS")?;
     zero::<[u64; 2]>(dataplane, "RETURN_HOP_TABLE")?;
     forget_fragments(dataplane)?;
-    let map = dataplane
-        .ebpf_mut()
-        .map_mut("ICMP_SENT")
-        .context("no ICMP_SENT")?;
+    zero_on_all_cpus::<u64>(dataplane, "ICMP_SENT")?;
+    zero_on_all_cpus::<[u64; 3]>(dataplane, "EVICTIONS")
+}
+
+fn zero_on_all_cpus<T: Pod + Default>(dataplane: &mut Dataplane, name: &str) -> anyhow::Result<()> {
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-    PerCpuArray::<_, u64>::try_from(map)?.set(0, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+    let map = dataplane.ebpf_mut().map_mut(name).context(name.to_owned())?;
+    let mut array = PerCpuArray::<_, T>::try_from(map)?;
+    for index in 0..array.len() {
+        array.set(index, PerCpuValues::try_from(vec![T::default(); cpus])?, 0)?;
+    }
     Ok(())
 }
 

@@ -13,9 +13,10 @@ use lb_tests::harness::Case;
 use nix::sched::sched_getcpu;
 
 use crate::balancing::on_all_cpus;
-use crate::frame::{Talk, client};
 use crate::repeater::{Repeater, plan};
-use crate::world::{CLIENT, Seen, TIMEOUTS, World, service, web, www};
+use crate::seen::Seen;
+use crate::talk::{Talk, client};
+use crate::world::{CLIENT, TIMEOUTS, World, service, web, www};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -73,9 +74,9 @@ fn half_open() -> anyhow::Result<()> {
     }
     assert_eq!(world.connections()?.len(), WAYS as usize);
     for number in WAYS..5 * WAYS {
-        let talk = Talk::new(client(number), (number % 3 + 1) as u8);
-        world.open("a new one takes a half-open one's place", &talk)?;
-        world.forward("and is remembered", &talk, talk.client_sends().syn())?;
+        let syn = Talk::new(client(number), 1).client_opens();
+        let talk = Talk::new(client(number), world.server_of(&syn)?);
+        world.forward("it takes a half-open one's place, and is remembered", &talk, syn)?;
         assert_eq!(world.connections()?.len(), WAYS as usize);
     }
     world.forward(

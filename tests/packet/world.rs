@@ -66,7 +66,7 @@ pub fn service(number: u16, vip: SocketAddr, backends: Vec<BackendEntry>) -> Ser
 
 impl World {
     pub fn new(services: &[ServiceEntry]) -> anyhow::Result<Self> {
-        Self::on(Leased::shared()?, services)
+        Self::with_options(services, OPTIONS)
     }
 
     /// With a table for so many connections of each width.
@@ -79,9 +79,13 @@ impl World {
         Self::with_options(services, options)
     }
 
-    /// With a program that nobody else has.
     pub fn with_options(services: &[ServiceEntry], options: LoadOptions) -> anyhow::Result<Self> {
-        Self::on(Leased::alone(options)?, services)
+        Self::on(Leased::shared(options)?, services)
+    }
+
+    /// With a program that nobody else has, to be attached.
+    pub fn alone(services: &[ServiceEntry]) -> anyhow::Result<Self> {
+        Self::on(Leased::alone()?, services)
     }
 
     fn on(dataplane: Leased, services: &[ServiceEntry]) -> anyhow::Result<Self> {

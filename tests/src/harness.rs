@@ -2,7 +2,12 @@
 
 #![allow(clippy::print_stdout, reason = "a harness reports on standard output")]
 
-use std::{env, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    env,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -76,12 +81,13 @@ impl Suite {
         }
         let mut trials = Vec::new();
         let mut reasons = Vec::new();
+        let mut found_out = Vec::new();
         let matrix = Matrix::default();
         for cell in cases.iter().filter_map(|case| case.cell) {
             matrix.expect(cell);
         }
         for case in cases {
-            let skip = self.skip(&case);
+            let skip = self.skip(&case, &mut found_out);
             let reason = skip
                 .as_ref()
                 .map(|skip| format!("skipped: {}: {skip}", case.name));
@@ -94,14 +100,22 @@ impl Suite {
             for reason in reasons {
                 println!("{reason}");
             }
-            print!("{matrix}");
+            print!("{}{matrix}", reports());
         }
         conclusion.exit_code()
     }
 
-    fn skip(self, case: &Case) -> Option<Skip> {
-        let mut requirements = self.needs.iter().chain(&case.needs).copied();
-        requirements.find_map(|requirement| needs(requirement).err())
+    /// Why a test is skipped, if it is. Each requirement is looked into once.
+    fn skip(self, case: &Case, found_out: &mut Vec<(Requirement, Result<(), Skip>)>) -> Option<Skip> {
+        let requirements = self.needs.iter().chain(&case.needs);
+        requirements.copied().find_map(|requirement| {
+            if let Some((_, known)) = found_out.iter().find(|(known, _)| *known == requirement) {
+                return known.clone().err();
+            }
+            let found = needs(requirement);
+            found_out.push((requirement, found.clone()));
+            found.err()
+        })
     }
 
     fn trial(self, case: Case, skip: Option<Skip>, matrix: &Matrix) -> Trial {
@@ -130,6 +144,29 @@ impl Suite {
             ))),
         })
     }
+}
+
+/// Lines by title.
+static REPORTS: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
+
+/// Has a line of what a test measured printed at the end of the suite, under a title that tests may have in common.
+pub fn report(title: &str, line: impl Into<String>) {
+    let mut reports = REPORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    reports.entry(title.to_owned()).or_default().push(line.into());
+}
+
+/// What was reported, sorted, since tests end in any order.
+fn reports() -> String {
+    let mut text = String::new();
+    for (title, lines) in &mut *REPORTS.lock().unwrap_or_else(PoisonError::into_inner) {
+        lines.sort();
+        text += &format!("{title}\n");
+        for line in lines {
+            text += &format!("  {line}\n");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn is_ci() -> bool {

@@ -2,7 +2,7 @@
 //!
 //! It answers with its own name and the client's address as nginx told it, so that whoever asks sees which server a
 //! connection reached and that the client's address arrived. Everything it sends can be checked: see [`Pattern`]. Beside
-//! HTTP it serves [`transfer`](crate::transfer)s, which do not go through nginx.
+//! HTTP it serves [`transfer`]s, which do not go through nginx.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;

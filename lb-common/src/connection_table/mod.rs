@@ -66,8 +66,8 @@ pub struct Home<'a, W, const K: usize> {
 pub enum Inserted<'a, W, const K: usize> {
     /// The entry is in the table.
     Stored,
-    /// It took the place of a half-open one that had so many ticks left.
-    StoredEvicting(u16),
+    /// It took the place of this half-open one, which had time left.
+    StoredEvicting(Value),
     /// Another CPU was faster: here is its entry, which holds.
     Exists(&'a Way<W, K>, Value),
     /// Only living connections all around.
@@ -246,9 +246,7 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             if observed_rank <= rank && self.way(position).replace(observed, key, value) {
                 return match self.settle(key) {
                     Some((first, value)) if first != position => Inserted::Exists(self.way(first), value),
-                    _ if observed_rank == RANK_HALF_OPEN => {
-                        Inserted::StoredEvicting(observed.deadline().until(now) as u16)
-                    }
+                    _ if observed_rank == RANK_HALF_OPEN => Inserted::StoredEvicting(observed),
                     _ => Inserted::Stored,
                 };
             }

@@ -147,6 +147,7 @@ fn transitions_of_both_directions() {
         (SynSeen, RST, Closed),
         (SynAckSeen, FIN, BackendFin),
         (SynAckSeen, RST, Closed),
+        (Unconfirmed, Flags::NONE, SynAckSeen),
         (Unconfirmed, ACK, Established),
         (Unconfirmed, SYN, Established),
         (Unconfirmed, SYN_ACK, Established),
@@ -213,7 +214,10 @@ fn check(changes: &[(State, Flags, State)], after: impl Fn(State, Flags) -> Stat
             } else {
                 ACK
             };
-            let change = changes.iter().find(|(from, on, _)| (*from, *on) == (state, kind));
+            let datagram = changes
+                .iter()
+                .find(|(from, on, _)| (*from, *on) == (state, flags) && flags == Flags::NONE);
+            let change = datagram.or(changes.iter().find(|(from, on, _)| (*from, *on) == (state, kind)));
             let expected = change.map_or(state, |(_, _, to)| *to);
             assert_eq!(after(state, flags), expected, "{state:?}, {flags:?}");
         }
@@ -221,9 +225,11 @@ fn check(changes: &[(State, Flags, State)], after: impl Fn(State, Flags) -> Stat
 }
 
 #[test]
-fn datagrams_are_established_once_answered_or_going_on() {
+fn datagrams_are_established_once_they_go_on() {
     assert_eq!(Unconfirmed.after(Client, Flags::NONE), Unconfirmed);
-    assert_eq!(Unconfirmed.after(Backend, Flags::NONE), Established);
+    assert_eq!(Unconfirmed.after(Backend, Flags::NONE), SynAckSeen);
+    assert_eq!(SynAckSeen.after(Backend, Flags::NONE), SynAckSeen);
+    assert_eq!(SynAckSeen.after(Client, Flags::NONE), Established);
     assert_eq!(Established.after(Client, Flags::NONE), Established);
     assert_eq!(Unconfirmed.after_alone(Flags::NONE, false), Unconfirmed);
     assert_eq!(Unconfirmed.after_alone(Flags::NONE, true), Established);

@@ -1,11 +1,11 @@
 //! Whether a backend may be added at run time: the same limits, and the same words, as for one in the file.
 
 use std::fmt::Display;
+use std::num::NonZeroU16;
 
 use super::sharing::Use;
 use super::validate::backend::ONLY_BACKUPS;
 use super::{Backend, Config, Mode, Service, limits, rules};
-use std::num::NonZeroU16;
 
 use crate::scheduling::room;
 

@@ -86,3 +86,19 @@ pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn this_host_has_its_loopback_address() {
+        let addresses = ThisHost.addresses().unwrap();
+        assert!(
+            addresses.contains(&(Ipv4Addr::LOCALHOST.into(), 8)),
+            "{addresses:?}"
+        );
+    }
+}

@@ -36,7 +36,7 @@ pub struct Connection {
 impl Connection {
     /// Whether it counts as a connection now: not closed, not reset, not timed out.
     pub fn is_open(&self) -> bool {
-        self.ticks_left >= 0 && !self.state.is_over()
+        self.ticks_left >= 0 && !self.state.looks_over()
     }
 
     fn narrow(key: [u64; 1], value: Value, now: Tick) -> Self {

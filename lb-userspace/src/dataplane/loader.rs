@@ -54,6 +54,7 @@ impl Dataplane {
         let counters = Counters::new(
             per_cpu(&mut ebpf, "OUTCOME_COUNTERS")?,
             per_cpu(&mut ebpf, "BACKEND_COUNTERS")?,
+            per_cpu(&mut ebpf, "EVICTIONS")?,
         );
         Ok(Self {
             clock,
@@ -170,16 +171,8 @@ impl Dataplane {
         Some((state.load.load(Relaxed), state.weight.load(Relaxed)))
     }
 
-    /// Half-open connections that had to make room before their timeout, since the program was loaded.
-    pub fn evicted(&self) -> u64 {
-        self.pressure
-            .shared()
-            .first()
-            .map_or(0, |it| it.evicted.load(Relaxed))
-    }
-
-    /// Whether the table is being flooded: half-open connections that were but seconds old had to make room within the last
-    /// half minute.
+    /// Whether the table is being flooded: many half-open connections that were but seconds old had to make room within the
+    /// last half minute.
     pub fn is_flooded(&self, now: Tick) -> bool {
         /// As the program has it.
         const RECENT_TICKS: u16 = 8;

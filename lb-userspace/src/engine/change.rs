@@ -344,9 +344,10 @@ fn still_meaningful(file: &Config, overrides: &Overrides) -> Result<(Overrides, 
         changes.retain(|_, change| change.added.is_none());
     }
     let mut config = with_overrides(file, &without_added);
-    for (service, changes) in &kept.backends {
-        for added in changes.values().filter_map(|change| change.added.as_ref()) {
-            config.admits(service, added).map_err(|reason| {
+    for (service, changes) in &mut kept.backends {
+        for added in changes.values_mut().filter_map(|change| change.added.as_mut()) {
+            // With the port that it has under the service's present ones.
+            *added = config.admits(service, added).map_err(|reason| {
                 format!(
                     "{reason} (added at run time: remove it with `lbctl backend remove {service}/{}`)",
                     added.name
@@ -375,7 +376,7 @@ fn done(change: BackendChange) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::test_config;
+    use crate::config::{Backend, test_config};
 
     #[test]
     fn a_restart_is_asked_for_by_name() {
@@ -409,6 +410,20 @@ mod tests {
         let (kept, lines) = still_meaningful(&with_web3, &overrides).unwrap();
         assert!(kept.get("www", "web3").is_none(), "the file has it now");
         assert_eq!(lines.len(), 2);
+
+        // Added while the service had several ports.
+        let mut without_port = Overrides::default();
+        without_port.apply_add(
+            "www",
+            &Backend {
+                port: None,
+                ..web3.clone()
+            },
+            None,
+        );
+        let (kept, _) = still_meaningful(&file, &without_port).unwrap();
+        let added = kept.get("www", "web3").and_then(|change| change.added.clone());
+        assert_eq!(added.unwrap().port, web3.port);
 
         let mut same_endpoint = file;
         web3.name = "web4".into();

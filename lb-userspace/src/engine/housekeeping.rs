@@ -90,7 +90,7 @@ impl Engine {
             return;
         }
         self.housekeeping.flooded = flooded;
-        let evicted = self.dataplane.evicted();
+        let evicted = self.dataplane.counters().evicted().unwrap_or_default();
         if flooded {
             tracing::warn!(
                 evicted,

@@ -18,6 +18,8 @@ pub(super) struct Host {
     /// In force on each attached interface: the larger of its own and that of `all`
     /// (Documentation/networking/ip-sysctl.rst).
     pub(super) rp_filter: BTreeMap<String, u8>,
+    /// Attached interfaces that take no packet from one of the host's own addresses (`accept_local` 0, its own and that of `all`).
+    pub(super) rejects_own: BTreeSet<String>,
     /// Names of the interfaces by index.
     pub(super) interfaces: HashMap<u32, String>,
     /// The host's own.
@@ -37,6 +39,9 @@ impl Host {
             let own: u8 = sysctl(&format!("ipv4/conf/{interface}/rp_filter"))?;
             Some((interface.clone(), own.max(all?)))
         });
+        let accepts =
+            |interface: &str| -> Option<u8> { sysctl(&format!("ipv4/conf/{interface}/accept_local")) };
+        let rejects = |interface: &&String| (accepts("all"), accepts(interface)) == (Some(0), Some(0));
         let indexes = nix::net::if_::if_nameindex();
         let interfaces = indexes
             .iter()
@@ -56,6 +61,7 @@ impl Host {
             forwards_ipv4: sysctl("ipv4/ip_forward").map(|value: u8| value != 0),
             forwards_ipv6: sysctl("ipv6/conf/all/forwarding").map(|value: u8| value != 0),
             rp_filter: rp_filter.collect(),
+            rejects_own: config.daemon.interfaces.iter().filter(rejects).cloned().collect(),
             interfaces: interfaces.collect(),
             addresses: addresses.collect(),
             hidden_vlans: config.daemon.interfaces.iter().filter(hides).cloned().collect(),

@@ -23,6 +23,7 @@ fn judge(config: &Config, resolutions: &HashMap<IpAddr, Resolution>, host: &Host
     let mut warnings = Vec::new();
     warnings.extend(forwarding(config, host));
     warnings.extend(reverse_path_filter(config, host));
+    warnings.extend(own_sources(config, host));
     warnings.extend(vlans(host));
     warnings.extend(backends(config, resolutions, host));
     warnings.extend(vips(config, host));
@@ -76,6 +77,30 @@ fn reverse_path_filter(config: &Config, host: &Host) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// What the program hands to the kernel with a VIP as its source, the kernel takes for forged where the VIP is its own.
+fn own_sources(config: &Config, host: &Host) -> Vec<String> {
+    let local = config
+        .services
+        .iter()
+        .find(|it| it.vip.is_ipv4() && it.mode.maps_ports() && host.addresses.contains(&it.vip));
+    let Some(service) = local else {
+        return Vec::new();
+    };
+    let warn = |interface: &String| {
+        let key = format!("net/ipv4/conf/{interface}/accept_local");
+        let key = if interface.contains('.') {
+            key
+        } else {
+            key.replace('/', ".")
+        };
+        format!(
+            "{interface} takes no packet from an address of this host, which the VIP {} is: a reply that comes by it and              is handed to the kernel (its next hop is not known yet, or it has to be cut into fragments) is dropped; fix:              `sysctl -w {key}=1`",
+            service.vip
+        )
+    };
+    host.rejects_own.iter().map(warn).collect()
 }
 
 /// The program leaves tagged frames to the kernel, but what has no tag any more looks as if it were the interface's own.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::config::{Backend, test_config};
+use crate::config::{Backend, Mode, test_config};
 use crate::neighbours::NextHop;
 use crate::testing::{in_namespace, sh};
 
@@ -71,6 +71,7 @@ fn all_is_well() -> Facts {
             forwards_ipv4: Some(true),
             forwards_ipv6: Some(true),
             rp_filter: [("eth0".to_owned(), 0), ("eth1".to_owned(), 2)].into(),
+            rejects_own: BTreeSet::new(),
             interfaces: [
                 (2, "eth0".to_owned()),
                 (3, "eth1".to_owned()),
@@ -115,6 +116,33 @@ fn what_could_not_be_read_is_not_judged() {
         },
         &[],
     );
+}
+
+#[test]
+fn replies_that_would_be_taken_for_forged() {
+    let rejects = |facts: &mut Facts| {
+        facts.host.rejects_own.insert("eth1".to_owned());
+    };
+    says(rejects, &[]);
+    let vip_is_here = |facts: &mut Facts| {
+        rejects(facts);
+        facts.host.addresses.insert("203.0.113.10".parse().unwrap());
+    };
+    says(
+        vip_is_here,
+        &[&[
+            "eth1",
+            "the VIP 203.0.113.10",
+            "`sysctl -w net.ipv4.conf.eth1.accept_local=1`",
+        ]],
+    );
+    let elsewhere = |facts: &mut Facts| {
+        vip_is_here(facts);
+        for service in &mut facts.config.services {
+            service.mode = Mode::Dsr;
+        }
+    };
+    says(elsewhere, &[]);
 }
 
 #[test]

@@ -111,6 +111,7 @@ fn backend_entry(
         next_hop: next_hop(hops, key.endpoint.ip()),
         // What is leaving is not probed any more: a new connection from a port that had one goes elsewhere.
         up: desired.is_some_and(|desired| desired.up),
+        leaving: identity.leaving,
         reset: desired.is_some_and(|desired| desired.reset),
         weight: desired.map_or(1, |desired| desired.share.max(1)),
         timeouts: identity.timeouts,

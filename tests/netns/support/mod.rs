@@ -2,8 +2,14 @@
 
 pub(crate) mod capture;
 pub(crate) mod connections;
+pub(crate) mod counted;
 pub(crate) mod download;
+pub(crate) mod held;
+pub(crate) mod kind;
 pub(crate) mod lbctl;
+pub(crate) mod link;
+pub(crate) mod path_mtu;
+pub(crate) mod shared;
 pub(crate) mod site;
 pub(crate) mod tunnel;
 pub(crate) mod wrk;

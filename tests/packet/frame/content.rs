@@ -9,7 +9,7 @@ use super::{Echo, Header, Packet, Says};
 pub enum Content {
     Tcp(TcpHeader, Vec<u8>),
     Udp(Udp, Vec<u8>),
-    /// An ICMP error, and how many bytes of the packet that it is about it quotes.
+    /// An ICMP error, and how many bytes of the packet that it is about it quotes; of a shorter one, all and zeros.
     Error(Says, Box<Packet>, usize),
     Echo(Echo, Vec<u8>),
     /// Another packet.
@@ -74,7 +74,7 @@ impl Content {
             Self::Udp(udp, payload) => [&udp.bytes(header, payload)[..], payload].concat(),
             Self::Error(says, about, quoted) => {
                 let mut quote = about.bytes();
-                quote.truncate(*quoted);
+                quote.resize(*quoted, 0);
                 match header {
                     Header::V4(_) => icmpv4(says.icmpv4(), &quote),
                     Header::V6 { header, .. } => icmpv6(says.icmpv6(), header, &quote),

@@ -148,11 +148,13 @@ impl Frame {
     /// The error about this packet, as the program itself sends it, in the packet's destination's name.
     pub fn answered_with(&self, says: Says) -> Self {
         let length = self.packet.bytes().len();
-        let short = match &self.packet.header {
-            Header::V4(header) => header.header_len() + 8,
-            Header::V6 { .. } => 48,
+        let quoted = match &self.packet.header {
+            _ if length >= LONG_QUOTE => LONG_QUOTE,
+            Header::V4(header) if header.options.is_empty() => 28,
+            Header::V4(_) => 68,
+            Header::V6 { extensions, .. } if extensions.is_empty() => 48,
+            Header::V6 { .. } => LONG_QUOTE,
         };
-        let quoted = if length >= LONG_QUOTE { LONG_QUOTE } else { short };
         let error = self.packet.error(self.packet.header.destination(), says, quoted);
         let mut frame = Self::from(error).between(self.destination, self.source);
         match &mut frame.packet.header {

@@ -9,7 +9,8 @@ mod packet;
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    EtherType, Ethernet2Header, Ipv4Header, SingleVlanHeader, TcpHeader, VlanId, VlanPcp, ip_number,
+    EtherType, Ethernet2Header, Ipv4Header, Ipv6FlowLabel, SingleVlanHeader, TcpHeader, VlanId, VlanPcp,
+    ip_number,
 };
 
 pub use content::{Content, Udp};
@@ -204,8 +205,9 @@ impl Frame {
     pub fn answered_with_rst(&self) -> Self {
         let (from, to) = (self.packet.destination(), self.packet.source());
         let mut rst = Self::tcp(from, to).between(self.destination, self.source).rst();
-        if let Header::V4(header) = &mut rst.packet.header {
-            header.identification = 0;
+        match &mut rst.packet.header {
+            Header::V4(header) => header.identification = 0,
+            Header::V6 { header, .. } => header.flow_label = Ipv6FlowLabel::ZERO,
         }
         let Content::Tcp(refused, payload) = &self.packet.content else {
             panic!("a RST answers a TCP segment");

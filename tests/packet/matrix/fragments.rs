@@ -84,7 +84,12 @@ impl Cut {
     }
 
     /// Sends these of the fragments, in this order.
-    fn send(&self, world: &World, purpose: &str, order: impl IntoIterator<Item = usize>) -> anyhow::Result<()> {
+    fn send(
+        &self,
+        world: &World,
+        purpose: &str,
+        order: impl IntoIterator<Item = usize>,
+    ) -> anyhow::Result<()> {
         for number in order {
             let purpose = format!("{purpose}: fragment {number}");
             world.expect(&purpose, &self.sent[number].bytes(), &self.expected[number])?;
@@ -154,7 +159,11 @@ fn told_apart(kind: Kind) -> anyhow::Result<usize> {
         ..talk.clone()
     };
     unmatched("another source", &datagram(stranger.client_says(b""), 1))?;
-    let protocol = if kind.is_tcp() { Protocol::Udp } else { Protocol::Tcp };
+    let protocol = if kind.is_tcp() {
+        Protocol::Udp
+    } else {
+        Protocol::Tcp
+    };
     let other = Talk {
         protocol,
         ..talk.clone()
@@ -236,7 +245,11 @@ fn behind_extensions(kind: Kind) -> anyhow::Result<usize> {
 
 fn time_to_live(kind: Kind) -> anyhow::Result<usize> {
     let (world, talk) = established(kind)?;
-    let mut directions = vec![Cut::from_client(&talk, &datagram(talk.client_says(b""), 500), &CUTS)];
+    let mut directions = vec![Cut::from_client(
+        &talk,
+        &datagram(talk.client_says(b""), 500),
+        &CUTS,
+    )];
     if talk.is_answered() {
         let sent = datagram(talk.backend_says(b""), 500);
         directions.push(Cut::from_backend(&talk, &sent, &CUTS));

@@ -14,8 +14,16 @@ use crate::world::World;
 
 pub fn cases() -> Vec<Case> {
     [
-        each(Kind::all(), "icmp_errors_from_the_clients_side", from_clients_side),
-        each(Kind::answered(), "icmp_errors_from_the_backends_side", from_backends_side),
+        each(
+            Kind::all(),
+            "icmp_errors_from_the_clients_side",
+            from_clients_side,
+        ),
+        each(
+            Kind::answered(),
+            "icmp_errors_from_the_backends_side",
+            from_backends_side,
+        ),
         each(Kind::all(), "icmp_errors_about_nobody", about_nobody),
         each(Kind::all(), "icmp_errors_that_are_cut_off", cut_off),
         each(Kind::all(), "icmp_errors_in_odd_headers", odd_headers),
@@ -56,7 +64,10 @@ fn reaches_client(world: &World, purpose: &str, talk: &Talk, error: &Frame) -> a
 
 fn from_clients_side(kind: Kind) -> anyhow::Result<usize> {
     let (world, talk) = established(kind)?;
-    let answers = [talk.backend_accepts(), talk.backend_says(b"some answer, and an odd one")];
+    let answers = [
+        talk.backend_accepts(),
+        talk.backend_says(b"some answer, and an odd one"),
+    ];
     for about in answers {
         for says in SAYS {
             for quoted in quotes(&about) {
@@ -78,7 +89,10 @@ fn from_clients_side(kind: Kind) -> anyhow::Result<usize> {
 
 fn from_backends_side(kind: Kind) -> anyhow::Result<usize> {
     let (world, talk) = established(kind)?;
-    for about in [talk.client_opens(), talk.client_says(b"a request, and an odd one")] {
+    for about in [
+        talk.client_opens(),
+        talk.client_says(b"a request, and an odd one"),
+    ] {
         for says in SAYS {
             for quoted in quotes(&about) {
                 for from in [inside_router(kind), talk.backend.endpoint.ip()] {
@@ -230,7 +244,8 @@ fn odd_headers(kind: Kind) -> anyhow::Result<usize> {
     if talk.is_answered() {
         for about in odd(talk.client_says(b"odd")) {
             let quoted = about.packet.header_length() + 8;
-            let error = talk.error_from_backends_side(&about, Says::TooBig(1300), inside_router(kind), quoted);
+            let error =
+                talk.error_from_backends_side(&about, Says::TooBig(1300), inside_router(kind), quoted);
             for error in odd(error) {
                 reaches_client(&world, "to the client", &talk, &error)?;
             }

@@ -4,7 +4,13 @@ mod checksums;
 mod connection;
 mod fragments;
 mod headers;
+mod hops;
 mod icmp;
+mod malformed;
+mod mid_flow;
+mod refused;
+mod state;
+mod too_big;
 
 use lb_tests::harness::Case;
 use lb_tests::needs::Requirement::NetworkNamespaces;
@@ -23,10 +29,16 @@ pub fn cases() -> Vec<Case> {
         checksums::cases(),
         fragments::cases(),
         icmp::cases(),
+        too_big::cases(),
+        refused::cases(),
+        mid_flow::cases(),
+        malformed::cases(),
+        state::cases(),
+        hops::cases(),
     ]
-        .into_iter()
-        .flatten()
-        .collect()
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A test for each of these kinds.

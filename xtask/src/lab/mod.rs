@@ -6,6 +6,26 @@
 //!                      VIP 203.0.113.10
 //! ```
 //!
+//! That is the default [`Topology`]; the other one has router, balancer and web servers on one layer-2 segment. Every wire
+//! carries IPv4 and IPv6. What a test can ask for ([`LabOptions`]) and do:
+//!
+//! | for | use |
+//! |---|---|
+//! | one segment, a one-armed balancer | `options.topology = Topology::L2` |
+//! | `nat`, `full-nat`, `dsr`, `ipip` | `options.mode`: web servers are prepared for it (VIPs on `lo`, unpacking, their way to clients), and the site's services have it |
+//! | more services | [`LabOptions::add_service`] with a [`ServiceText`], [`LabOptions::add_transfer_services`], or TOML in `options.more_services` |
+//! | more VIPs | `options.vips`: routed to the balancer, and on the web servers in `dsr` and `ipip` |
+//! | HTTPS | [`Lab::https_requests`], IPv4 and IPv6 |
+//! | bytes, both ways, TCP and UDP, checked | [`Lab::transfer`]; connection by connection: [`transfer::client`](crate::transfer::client) inside [`Namespace::run`] |
+//! | fragments | [`Datagrams::transfer`](crate::transfer::client::Datagrams::transfer) with blocks of more than 1,400 bytes |
+//! | loss | [`Lab::lose`] |
+//! | a round trip time, reordering | `options.wan = Some(Wan { .. })` |
+//! | path MTU discovery | `options.client_mtu = 1280` |
+//! | backends that answer nothing | [`Backends::Sinks`], [`Topology::sink`] |
+//!
+//! In the tests' crate there are besides: `lb_tests::frame_generator` (floods of spoofed frames), and in
+//! `tests/netns/support` `capture` (what goes over a wire), `held` (thousands of open connections) and `tunnel`.
+//!
 //! Everything of a lab carries its prefix: the namespaces `PREFIX-client` …, the directory `/run/PREFIX` (not under
 //! `target/`, which belongs to an ordinary user; and short enough for a socket's name) and the lock `/run/PREFIX.lock`.
 //! [`Lab::up`] first removes what a run with this prefix left that was killed. Nothing outside is touched.

@@ -37,7 +37,7 @@ pub enum Mode {
     FullNat,
     /// The web servers have the VIPs and answer clients themselves
     Dsr,
-    /// Likewise, and they unpack what arrives in tunnels
+    /// The web servers unpack what arrives in tunnels, have the VIPs and answer clients themselves
     Ipip,
 }
 

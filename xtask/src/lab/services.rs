@@ -26,6 +26,8 @@ pub struct ServiceText {
     pub vip: IpAddr,
     /// The port that clients connect to.
     pub port: u16,
+    /// The last one of several in a row, beginning with `port`. Default: one port.
+    pub last_port: Option<u16>,
     /// The protocol.
     pub protocol: Protocol,
     /// How packets get to the web servers, which must be prepared for it ([`LabOptions::mode`]).
@@ -48,6 +50,7 @@ impl ServiceText {
             name: name.to_owned(),
             vip,
             port,
+            last_port: None,
             protocol,
             mode,
             ipv6_backends: vip.is_ipv6(),
@@ -60,9 +63,12 @@ impl ServiceText {
     /// Its TOML; `health` is what is in `[service.health]`.
     pub(super) fn toml(&self, topology: Topology, health: &str) -> String {
         let Self { name, vip, port, .. } = self;
-        let mut text = format!(
-            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nport = {port}\nmanage_vip = \"uplink\"\n"
-        );
+        let ports = match self.last_port {
+            None => format!("port = {port}"),
+            Some(last) => format!("ports = \"{port}-{last}\""),
+        };
+        let mut text =
+            format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\n{ports}\nmanage_vip = \"uplink\"\n");
         // Into a string, which does not fail.
         if self.protocol != Protocol::Tcp {
             let _ = writeln!(text, "protocol = \"{}\"", self.protocol.name());
@@ -94,6 +100,11 @@ impl ServiceText {
         text
     }
 
+    /// Whether a backend has a port of its own that speaks TCP.
+    fn backends_can_be_probed(&self) -> bool {
+        self.protocol == Protocol::Tcp && self.last_port.is_none()
+    }
+
     fn of_family(&self, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> IpAddr {
         if self.ipv6_backends {
             ipv6.into()
@@ -111,7 +122,8 @@ impl LabOptions {
     /// Adds a service to `lb.toml`; the topology must have been chosen.
     pub fn add_service(&mut self, service: &ServiceText) {
         let health = match service.backends {
-            Backends::WebServers => format!("type = \"tcp\"\n{PACE}"),
+            Backends::WebServers if service.backends_can_be_probed() => format!("type = \"tcp\"\n{PACE}"),
+            Backends::WebServers => format!("type = \"tcp\"\nport = {TRANSFER_PORT}\n{PACE}"),
             Backends::Sinks => "type = \"none\"\n".to_owned(),
         };
         let text = service.toml(self.topology, &health);
@@ -156,6 +168,7 @@ scheduler = "maglev"
 
 [service.health]
 type = "tcp"
+port = 9000
 interval = "500ms"
 timeout = "300ms"
 jitter = "50ms"

@@ -9,7 +9,7 @@ use crate::transfer::Protocol;
 use crate::transfer::client::{Direction, Report, transfer};
 
 /// The ports that it listens on, TCP and UDP: several, for services of several ports and for port mapping.
-pub const TRANSFER_PORTS: RangeInclusive<u16> = 9000..=9003;
+pub const TRANSFER_PORTS: RangeInclusive<u16> = 9000..=9005;
 /// The first of them.
 pub const TRANSFER_PORT: u16 = *TRANSFER_PORTS.start();
 

@@ -93,7 +93,7 @@ impl Connection {
 
     fn over(stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
-        let mut connection = Self(BufReader::with_capacity(1 << 16, stream));
+        let mut connection = Self(BufReader::with_capacity(4096, stream));
         connection.set_patience(PATIENCE)?;
         Ok(connection)
     }

@@ -138,14 +138,16 @@ impl Datagrams {
         match self.socket.send(&datagram) {
             Ok(_) => Ok(()),
             // Lost, like others on the way: it will be repeated.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_no_room(&error) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_of_the_way(&error) => Ok(()),
             Err(error) => Err(error).context("cannot send"),
         }
     }
 }
 
-fn is_no_room(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOBUFS)
+/// Whether it says that a datagram was lost: there was no room for it, or an earlier one was too long, as an ICMP error has
+/// told meanwhile.
+fn is_of_the_way(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE))
 }
 
 /// A transfer that is going on.
@@ -191,7 +193,7 @@ impl Transfer {
                     if matches!(
                         error.kind(),
                         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-                    ) => {}
+                    ) || is_of_the_way(&error) => {}
                 Err(error) => return Err(error).context("the transfer broke off"),
             }
             if heard.elapsed() > datagrams.patience {

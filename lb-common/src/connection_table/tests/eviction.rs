@@ -111,7 +111,7 @@ fn eviction_order() {
         match (victim, evicting) {
             (Some(_), None) => assert!(matches!(inserted, Inserted::Stored), "{purpose}: {inserted:?}"),
             (Some(_), Some(left)) => assert!(
-                matches!(inserted, Inserted::StoredEvicting(found) if found == *left),
+                matches!(inserted, Inserted::StoredEvicting(found) if found.deadline().until(NOW) == *left as i16),
                 "{purpose}: {inserted:?}"
             ),
             (None, _) => assert!(matches!(inserted, Inserted::Full), "{purpose}: {inserted:?}"),

@@ -110,7 +110,9 @@ where
             (false, Some((how, _))) => {
                 match inserted {
                     Inserted::Stored => assert!(how.0 < 3, "{how:?} made room unnoticed"),
-                    Inserted::StoredEvicting(left) => assert_eq!((3, left as i16), how),
+                    Inserted::StoredEvicting(evicted) => {
+                        assert_eq!((3, evicted.deadline().until(self.now)), how);
+                    }
                     other => panic!("{other:?}"),
                 }
                 // Which one of those that are equally willing does not matter.

@@ -60,6 +60,8 @@ pub struct BackendEntry {
     pub next_hop: Option<NextHop>,
     /// Whether a SYN from a port that has a connection to it stays with it.
     pub up: bool,
+    /// Whether it is only here for the connections that it has: datagrams of these stay with it too.
+    pub leaving: bool,
     /// Whether its clients' next packets are answered with a RST.
     pub reset: bool,
     /// What its number of connections is divided by when the least loaded is chosen, 1 to 256.

@@ -106,6 +106,7 @@ fn flags(service: &ServiceEntry, backend: &BackendEntry, shared: bool) -> u8 {
         (shared, abi::Backend::SHARED),
         (backend.endpoint.is_ipv6(), abi::Backend::IPV6),
         (service.stateless, abi::Backend::STATELESS),
+        (backend.leaving, abi::Backend::LEAVING),
     ] {
         if holds {
             flags |= flag;

@@ -14,6 +14,7 @@ fn backend(id: u16, endpoint: &str) -> BackendEntry {
         forwarding: Forwarding::Nat,
         next_hop: None,
         up: true,
+        leaving: false,
         reset: false,
         weight: 1,
         timeouts: [8, 1818, 31],
