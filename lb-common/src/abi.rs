@@ -546,7 +546,7 @@ mod tests {
     #[test]
     fn stages_are_in_order_and_their_programs_differ() {
         let mut names = std::collections::HashSet::new();
-        for (index, stage) in Stage::ALL.into_iter().enumerate() {
+        for (index, stage) in Stage::ALL.iter().enumerate() {
             assert_eq!(*stage as usize, index);
             assert!(names.insert(stage.program()), "{stage:?}");
         }
