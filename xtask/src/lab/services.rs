@@ -38,6 +38,8 @@ pub struct ServiceText {
     pub backends: Backends,
     /// Another port of the backends than the service's.
     pub backend_port: Option<u16>,
+    /// More lines of each `[[service.backend]]`, such as `backup = true`, each with its end. Default: none.
+    pub backend_lines: [&'static str; Node::WEB.len()],
     /// More lines of `[[service]]`, such as `scheduler = "maglev"`, each with its end.
     pub lines: String,
 }
@@ -56,6 +58,7 @@ impl ServiceText {
             ipv6_backends: vip.is_ipv6(),
             backends: Backends::default(),
             backend_port: None,
+            backend_lines: [""; Node::WEB.len()],
             lines: String::new(),
         }
     }
@@ -67,9 +70,8 @@ impl ServiceText {
             None => format!("port = {port}"),
             Some(last) => format!("ports = \"{port}-{last}\""),
         };
-        let mut text = format!(
-            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\n{ports}\nmanage_vip = \"uplink\"\n"
-        );
+        let mut text =
+            format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\n{ports}\nmanage_vip = \"uplink\"\n");
         // Into a string, which does not fail.
         if self.protocol != Protocol::Tcp {
             let _ = writeln!(text, "protocol = \"{}\"", self.protocol.name());
@@ -83,7 +85,7 @@ impl ServiceText {
         }
         text += &self.lines;
         let _ = write!(text, "\n[service.health]\n{health}");
-        for node in Node::WEB {
+        for (node, lines) in Node::WEB.into_iter().zip(self.backend_lines) {
             let (prefix, (ipv4, ipv6)) = match self.backends {
                 Backends::WebServers => ("", (topology.address(node), topology.address6(node))),
                 Backends::Sinks => ("sink-", topology.sink(node)),
@@ -96,6 +98,7 @@ impl ServiceText {
             if let Some(port) = self.backend_port {
                 let _ = writeln!(text, "port = {port}");
             }
+            text += lines;
         }
         text.push('\n');
         text
