@@ -11,6 +11,7 @@ mod lossy;
 mod modes;
 mod next_hop;
 mod path_mtu;
+mod policies;
 mod reload;
 mod restart;
 mod support;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         modes::cases(),
         lossy::cases(),
         path_mtu::cases(),
+        policies::cases(),
         failover::cases(),
         drain::cases(),
         handoff::cases(),
