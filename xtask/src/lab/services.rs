@@ -13,6 +13,8 @@ pub enum Backends {
     /// The web servers, probed by TCP.
     #[default]
     WebServers,
+    /// The web servers, not probed: nobody need listen.
+    UnprobedWebServers,
     /// The sinks beside them, not probed.
     Sinks,
 }
@@ -87,7 +89,9 @@ impl ServiceText {
         let _ = write!(text, "\n[service.health]\n{health}");
         for (node, lines) in Node::WEB.into_iter().zip(self.backend_lines) {
             let (prefix, (ipv4, ipv6)) = match self.backends {
-                Backends::WebServers => ("", (topology.address(node), topology.address6(node))),
+                Backends::WebServers | Backends::UnprobedWebServers => {
+                    ("", (topology.address(node), topology.address6(node)))
+                }
                 Backends::Sinks => ("sink-", topology.sink(node)),
             };
             let address = self.of_family(ipv4, ipv6);
@@ -128,7 +132,7 @@ impl LabOptions {
         let health = match service.backends {
             Backends::WebServers if service.backends_can_be_probed() => format!("type = \"tcp\"\n{PACE}"),
             Backends::WebServers => format!("type = \"tcp\"\nport = {TRANSFER_PORT}\n{PACE}"),
-            Backends::Sinks => "type = \"none\"\n".to_owned(),
+            Backends::UnprobedWebServers | Backends::Sinks => "type = \"none\"\n".to_owned(),
         };
         let text = service.toml(self.topology, &health);
         self.more_services += &text;
