@@ -15,6 +15,7 @@ mod policies;
 mod reload;
 mod restart;
 mod support;
+mod surroundings;
 mod xdp_mode;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         lossy::cases(),
         path_mtu::cases(),
         policies::cases(),
+        surroundings::cases(),
         failover::cases(),
         drain::cases(),
         handoff::cases(),
