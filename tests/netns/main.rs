@@ -4,6 +4,7 @@ mod bad_input;
 mod balance;
 mod drain;
 mod failover;
+mod flood;
 mod handoff;
 mod lab;
 mod lab_network;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         path_mtu::cases(),
         policies::cases(),
         surroundings::cases(),
+        flood::cases(),
         failover::cases(),
         drain::cases(),
         handoff::cases(),
