@@ -49,7 +49,7 @@ fn of_the_host(kind: Kind) -> anyhow::Result<usize> {
     };
     let world = World::new(&[service])?;
     let about_port = |port: u16| {
-        let talk = kind.talk(1, 1).to_port(port);
+        let talk = kind.talk(1, 1).at_port(port);
         let mut about = talk.client_sends();
         about.packet.set_source(talk.vip);
         about.packet.set_destination(talk.client);

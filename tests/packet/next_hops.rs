@@ -190,7 +190,7 @@ fn strangers(world: &World, kind: Kind) -> anyhow::Result<()> {
         world.unchanged("an error about one", Outcome::IcmpNotOurs, &error)?;
     }
     for number in [2, 3] {
-        let talk = kind.talk(1, 3).to_port(80 + number);
+        let talk = kind.talk(1, 3).at_port(80 + number);
         let purpose = "of a shared endpoint: nobody could tell whose its answers are";
         world.unchanged(purpose, Outcome::TableFull, &talk.client_opens())?;
     }

@@ -82,7 +82,7 @@ fn overload(kind: Kind, percent: u32) -> anyhow::Result<usize> {
             (lease.ports, lease.first_element) = (8000, u32::from(backend.id - 1) * 8000);
         }
     }
-    assert!(OWN_PORTS < 8000);
+    const { assert!(OWN_PORTS < 8000) };
     let options = lb::dataplane::LoadOptions {
         max_connections: CONNECTIONS,
         max_wide_connections: CONNECTIONS,

@@ -57,7 +57,7 @@ fn free_ports(kind: Kind) -> [u16; 3] {
 fn no_service(kind: Kind) -> anyhow::Result<usize> {
     let world = World::new(&[kind.service(2)])?;
     for (number, port) in (0u16..).zip(free_ports(kind)) {
-        let talk = kind.talk(1, 1).to_port(port);
+        let talk = kind.talk(1, 1).at_port(port);
         pass(&world, &talk.client_says(b""), 10 * number)?;
     }
     assert_eq!(world.connections()?, []);
@@ -79,9 +79,9 @@ fn then_ours(kind: Kind) -> anyhow::Result<usize> {
     let talk = kind.talk(1, 1);
     world.establish(&talk)?;
     let [port, ..] = free_ports(kind);
-    pass(&world, &talk.clone().to_port(port).client_says(b""), 1)?;
+    pass(&world, &talk.clone().at_port(port).client_says(b""), 1)?;
     ours(&world, &talk, 1)?;
-    pass(&world, &talk.clone().to_port(port).client_says(b""), 3)?;
+    pass(&world, &talk.clone().at_port(port).client_says(b""), 3)?;
     Ok(world.checked())
 }
 

@@ -245,7 +245,7 @@ fn shared(kind: Kind) -> anyhow::Result<usize> {
                 refused += 1;
             }
         }
-        let elsewhere = own.clone().to_port(8080).client_opens();
+        let elsewhere = own.clone().at_port(8080).client_opens();
         world.unchanged("to the other service", Outcome::TableFull, &elsewhere)?;
         let answer = kind.talk(number, 1).backend_accepts();
         world.unchanged("from the shared endpoint", Outcome::NoConnection, &answer)?;
