@@ -15,6 +15,7 @@ use crate::support::counted::nothing_damaged;
 use crate::support::kind::{Family, Kind, prepare};
 use crate::support::shared::Shared;
 use crate::support::{is_full, measured};
+use crate::surroundings::router_gets_another_mac;
 
 /// The tests.
 pub(crate) fn cases() -> Vec<Case> {
@@ -60,7 +61,7 @@ fn of_lab(prefix: &'static str, topology: Topology, mode: Mode) -> Vec<Case> {
         Kind::all(topology, mode).for_each(|kind| options.add_service(&kind.service("plain", TRANSFER_PORT)));
         Ok(())
     });
-    Kind::all(topology, mode)
+    let mut cases: Vec<_> = Kind::all(topology, mode)
         .map(|kind| {
             let (lab, name) = (lab.clone(), format!("lossy/{}/{}", mode.name(), kind.slug()));
             let case = Case::of(kind.cell(), name, move || lab.with(|lab| check(lab, kind)));
@@ -70,7 +71,14 @@ fn of_lab(prefix: &'static str, topology: Topology, mode: Mode) -> Vec<Case> {
                 case.needs(Full)
             }
         })
-        .collect()
+        .collect();
+    if topology == Topology::Routed {
+        cases.push(Case::new(
+            format!("lossy/{}/router_gets_another_mac", mode.name()),
+            move || lab.with(|lab| router_gets_another_mac(lab, mode)),
+        ));
+    }
+    cases
 }
 
 fn check(lab: &Lab, kind: Kind) -> Result<usize> {

@@ -4,6 +4,7 @@ mod bad_input;
 mod balance;
 mod drain;
 mod failover;
+mod flood;
 mod handoff;
 mod lab;
 mod lab_network;
@@ -11,9 +12,11 @@ mod lossy;
 mod modes;
 mod next_hop;
 mod path_mtu;
+mod policies;
 mod reload;
 mod restart;
 mod support;
+mod surroundings;
 mod xdp_mode;
 
 use std::process::ExitCode;
@@ -31,6 +34,9 @@ fn main() -> ExitCode {
         modes::cases(),
         lossy::cases(),
         path_mtu::cases(),
+        policies::cases(),
+        surroundings::cases(),
+        flood::cases(),
         failover::cases(),
         drain::cases(),
         handoff::cases(),

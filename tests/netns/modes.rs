@@ -14,6 +14,7 @@ use crate::support::counted::nothing_wrong;
 use crate::support::kind::{Kind, prepare};
 use crate::support::shared::Shared;
 use crate::support::{measured, path_mtu};
+use crate::surroundings;
 
 /// The tests.
 pub(crate) fn cases() -> Vec<Case> {
@@ -71,6 +72,7 @@ fn of_lab(prefix: &'static str, topology: Topology, mode: Mode) -> Vec<Case> {
             lab.with(|lab| upload_through_tunnel(lab, kind))
         })
     }));
+    cases.extend(surroundings::of_lab(&lab, topology, mode));
     cases.push(Case::new(name("nothing_wrong"), move || {
         lab.with(|lab| nothing_wrong(lab))
     }));

@@ -11,16 +11,22 @@
 mod aging;
 mod balancing;
 mod echo;
+mod forged;
 mod frame;
 mod full_nat;
 mod hairpin;
+mod icmp_errors;
 mod kind;
+mod leaving;
 mod matrix;
 mod namespace;
 mod nat;
 mod next_hops;
 mod not_ours;
+mod one_sided;
 mod overload;
+mod own_ports;
+mod passed_fragments;
 mod pool;
 mod pressure;
 mod ranges;
@@ -30,6 +36,7 @@ mod seen;
 mod shared;
 mod table;
 mod talk;
+mod unremembered;
 mod world;
 
 use std::process::ExitCode;
@@ -61,6 +68,13 @@ fn main() -> ExitCode {
             not_ours::cases(),
             shared::cases(),
             table::cases(),
+            forged::cases(),
+            icmp_errors::cases(),
+            leaving::cases(),
+            one_sided::cases(),
+            own_ports::cases(),
+            passed_fragments::cases(),
+            unremembered::cases(),
         ]
         .into_iter()
         .flatten()

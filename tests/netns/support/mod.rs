@@ -4,6 +4,7 @@ pub(crate) mod capture;
 pub(crate) mod connections;
 pub(crate) mod counted;
 pub(crate) mod download;
+pub(crate) mod echo;
 pub(crate) mod held;
 pub(crate) mod kind;
 pub(crate) mod lbctl;

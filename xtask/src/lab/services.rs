@@ -13,6 +13,8 @@ pub enum Backends {
     /// The web servers, probed by TCP.
     #[default]
     WebServers,
+    /// The web servers, not probed: nobody need listen.
+    UnprobedWebServers,
     /// The sinks beside them, not probed.
     Sinks,
 }
@@ -38,6 +40,8 @@ pub struct ServiceText {
     pub backends: Backends,
     /// Another port of the backends than the service's.
     pub backend_port: Option<u16>,
+    /// More lines of each `[[service.backend]]`, such as `backup = true`, each with its end. Default: none.
+    pub backend_lines: [&'static str; Node::WEB.len()],
     /// More lines of `[[service]]`, such as `scheduler = "maglev"`, each with its end.
     pub lines: String,
 }
@@ -56,6 +60,7 @@ impl ServiceText {
             ipv6_backends: vip.is_ipv6(),
             backends: Backends::default(),
             backend_port: None,
+            backend_lines: [""; Node::WEB.len()],
             lines: String::new(),
         }
     }
@@ -82,9 +87,11 @@ impl ServiceText {
         }
         text += &self.lines;
         let _ = write!(text, "\n[service.health]\n{health}");
-        for node in Node::WEB {
+        for (node, lines) in Node::WEB.into_iter().zip(self.backend_lines) {
             let (prefix, (ipv4, ipv6)) = match self.backends {
-                Backends::WebServers => ("", (topology.address(node), topology.address6(node))),
+                Backends::WebServers | Backends::UnprobedWebServers => {
+                    ("", (topology.address(node), topology.address6(node)))
+                }
                 Backends::Sinks => ("sink-", topology.sink(node)),
             };
             let address = self.of_family(ipv4, ipv6);
@@ -95,6 +102,7 @@ impl ServiceText {
             if let Some(port) = self.backend_port {
                 let _ = writeln!(text, "port = {port}");
             }
+            text += lines;
         }
         text.push('\n');
         text
@@ -124,7 +132,7 @@ impl LabOptions {
         let health = match service.backends {
             Backends::WebServers if service.backends_can_be_probed() => format!("type = \"tcp\"\n{PACE}"),
             Backends::WebServers => format!("type = \"tcp\"\nport = {TRANSFER_PORT}\n{PACE}"),
-            Backends::Sinks => "type = \"none\"\n".to_owned(),
+            Backends::UnprobedWebServers | Backends::Sinks => "type = \"none\"\n".to_owned(),
         };
         let text = service.toml(self.topology, &health);
         self.more_services += &text;
