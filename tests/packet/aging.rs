@@ -78,7 +78,11 @@ pub fn fragments(world: &mut World, jiffies: u64) -> anyhow::Result<()> {
 }
 
 /// Changes each element of an array; nobody else may use it meanwhile.
-fn each<T: Pod + PartialEq>(world: &mut World, map: &str, mut change: impl FnMut(&mut T)) -> anyhow::Result<()> {
+fn each<T: Pod + PartialEq>(
+    world: &mut World,
+    map: &str,
+    mut change: impl FnMut(&mut T),
+) -> anyhow::Result<()> {
     let map = world.dataplane.ebpf_mut().map_mut(map).context(map.to_owned())?;
     let mut array: Array<_, T> = Array::try_from(map)?;
     for index in 0..array.len() {

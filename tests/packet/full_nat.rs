@@ -95,7 +95,11 @@ fn elsewhere(kind: Kind) -> anyhow::Result<usize> {
     for (number, (server, port)) in (0..).zip([(1, 0), (2, 0), (1, 1), (2, 1)]) {
         world.establish(&kind.talk(number, server).by_own_port(FIRST_OWN_PORT + port))?;
     }
-    world.unchanged("both exhausted", Outcome::PortsExhausted, &kind.talk(9, 1).client_opens())?;
+    world.unchanged(
+        "both exhausted",
+        Outcome::PortsExhausted,
+        &kind.talk(9, 1).client_opens(),
+    )?;
 
     service = with_ports(kind, 2, 1);
     if let Forwarding::FullNat { lease, .. } = &mut service.backends[1].forwarding {
@@ -104,7 +108,9 @@ fn elsewhere(kind: Kind) -> anyhow::Result<usize> {
     let world = World::new(&[service])?;
     world.establish(&kind.talk(0, 1))?;
     for number in 1..20u16 {
-        let talk = kind.talk(number.into(), 2).by_own_port(FIRST_OWN_PORT + number - 1);
+        let talk = kind
+            .talk(number.into(), 2)
+            .by_own_port(FIRST_OWN_PORT + number - 1);
         world.open("the first has none: the second takes it", &talk)?;
     }
     Ok(world.checked() + 5)
@@ -211,7 +217,11 @@ fn shared(kind: Kind) -> anyhow::Result<usize> {
         world.both("each its own", talk, |frame| frame)?;
     }
     let stray = one.clone().by_own_port(30_005);
-    world.unchanged("to a port that nobody has", Outcome::NoConnection, &stray.backend_says(b"?"))?;
+    world.unchanged(
+        "to a port that nobody has",
+        Outcome::NoConnection,
+        &stray.backend_says(b"?"),
+    )?;
     Ok(world.checked())
 }
 

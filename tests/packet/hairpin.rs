@@ -68,7 +68,11 @@ fn alone(kind: Kind) -> anyhow::Result<usize> {
     let world = World::new(&[kind.service(1)])?;
     let talk = from_backend(kind, 1, 1);
     if kind.mode == Mode::Nat {
-        world.unchanged("nobody else can take it", Outcome::HairpinToSelf, &talk.client_opens())?;
+        world.unchanged(
+            "nobody else can take it",
+            Outcome::HairpinToSelf,
+            &talk.client_opens(),
+        )?;
         if kind.is_tcp() {
             let middle = talk.client_says(b"x");
             world.unchanged("from the middle", Outcome::HairpinToSelf, &middle)?;

@@ -23,6 +23,8 @@ mod not_ours;
 mod overload;
 mod pool;
 mod pressure;
+mod race;
+mod random;
 mod ranges;
 mod repeater;
 mod schedulers;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
             hairpin::cases(),
             overload::cases(),
             pressure::cases(),
+            race::cases(),
+            random::cases(),
             ranges::cases(),
             schedulers::cases(),
             nat::cases(),

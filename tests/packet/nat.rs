@@ -14,11 +14,7 @@ pub fn cases() -> Vec<Case> {
             "nat::direct_access_from_a_port_that_was_balanced",
             direct_access,
         ),
-        Case::of(
-            NAT.cell(),
-            "nat::every_value_that_a_checksum_can_have",
-            checksums,
-        ),
+        Case::of(NAT.cell(), "nat::every_value_that_a_checksum_can_have", checksums),
     ]
 }
 

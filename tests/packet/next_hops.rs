@@ -43,7 +43,10 @@ fn interfaces(kind: Kind) -> anyhow::Result<usize> {
     let (uplink, inside) = (index("uplink")?, index("inside")?);
     let talk = kind.talk(1, 1);
     let first = talk.client_opens();
-    assert_eq!(world.run_from(uplink, &first.bytes())?, Seen::opening(&talk, &first));
+    assert_eq!(
+        world.run_from(uplink, &first.bytes())?,
+        Seen::opening(&talk, &first)
+    );
     let answer = talk.backend_accepts();
     let (transmitted, redirected) = (
         Seen::to_client(&talk, &answer).transmitted(),
@@ -51,10 +54,21 @@ fn interfaces(kind: Kind) -> anyhow::Result<usize> {
     );
     let answered = |interface| world.run_from(interface, &answer.bytes());
     assert_eq!(answered(inside)?, redirected);
-    assert_eq!(answered(uplink)?, transmitted, "the backend is on the clients' side");
+    assert_eq!(
+        answered(uplink)?,
+        transmitted,
+        "the backend is on the clients' side"
+    );
     let next = talk.client_says(b"x");
-    assert_eq!(world.run_from(inside, &next.bytes())?, Seen::to_backend(&talk, &next));
-    assert_eq!(answered(uplink)?, redirected, "now the client is on the servers' side");
+    assert_eq!(
+        world.run_from(inside, &next.bytes())?,
+        Seen::to_backend(&talk, &next)
+    );
+    assert_eq!(
+        answered(uplink)?,
+        redirected,
+        "now the client is on the servers' side"
+    );
     Ok(5)
 }
 
@@ -114,7 +128,9 @@ fn untracked(kind: Kind) -> anyhow::Result<usize> {
     world.expect("the answer, by the route", &answer.bytes(), &answered)?;
     errors(&world, kind, &talk)?;
     let fragments = talk.backend_says(b"").filled_to(2000).fragments(&[800]);
-    let left = talk.at_client(&talk.backend_says(b"").filled_to(2000)).fragments(&[800]);
+    let left = talk
+        .at_client(&talk.backend_says(b"").filled_to(2000))
+        .fragments(&[800]);
     for (outcome, (sent, left)) in [Outcome::ToClientUntracked, Outcome::FragmentToClient]
         .into_iter()
         .zip(fragments.iter().zip(&left))

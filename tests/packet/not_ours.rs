@@ -71,7 +71,11 @@ fn passes_unchanged(kind: Kind) -> anyhow::Result<usize> {
         frame
     };
     let other_protocol = |talk: &Talk| {
-        let protocol = if kind.is_tcp() { Protocol::Udp } else { Protocol::Tcp };
+        let protocol = if kind.is_tcp() {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
+        };
         Talk {
             protocol,
             ..talk.clone()
@@ -91,19 +95,43 @@ fn passes_unchanged(kind: Kind) -> anyhow::Result<usize> {
     } else {
         [0x33, 0x33, 0, 0, 0, 1]
     };
-    let other_icmp = if kind.is_ipv4() { ip_number::IPV6_ICMP } else { ip_number::ICMP };
+    let other_icmp = if kind.is_ipv4() {
+        ip_number::IPV6_ICMP
+    } else {
+        ip_number::ICMP
+    };
     let rows: Vec<(&str, Frame, Outcome)> = vec![
-        ("SCTP to the VIP", carrying(ip_number::SCTP), Outcome::OtherProtocol),
+        (
+            "SCTP to the VIP",
+            carrying(ip_number::SCTP),
+            Outcome::OtherProtocol,
+        ),
         ("GRE to the VIP", carrying(ip_number::GRE), Outcome::OtherProtocol),
-        ("IPv4 in IP to the VIP", carrying(ip_number::IPV4), Outcome::OtherProtocol),
-        ("IPv6 in IP to the VIP", carrying(ip_number::IPV6), Outcome::OtherProtocol),
-        ("the other family's ICMP", carrying(other_icmp), Outcome::OtherProtocol),
+        (
+            "IPv4 in IP to the VIP",
+            carrying(ip_number::IPV4),
+            Outcome::OtherProtocol,
+        ),
+        (
+            "IPv6 in IP to the VIP",
+            carrying(ip_number::IPV6),
+            Outcome::OtherProtocol,
+        ),
+        (
+            "the other family's ICMP",
+            carrying(other_icmp),
+            Outcome::OtherProtocol,
+        ),
         (
             "broadcast",
             first().between(ROUTER_MAC, [0xff; 6]),
             Outcome::Multicast,
         ),
-        ("multicast", first().between(ROUTER_MAC, multicast), Outcome::Multicast),
+        (
+            "multicast",
+            first().between(ROUTER_MAC, multicast),
+            Outcome::Multicast,
+        ),
         (
             "the same port of the VIP, but the other protocol",
             other_protocol(&talk).client_opens(),
@@ -119,8 +147,16 @@ fn passes_unchanged(kind: Kind) -> anyhow::Result<usize> {
             first().with_destination(port(talk.vip, talk.vip.port().swap_bytes())),
             Outcome::NotOurs,
         ),
-        ("port 0", first().with_destination(port(talk.vip, 0)), Outcome::NotOurs),
-        ("another address", first().with_destination(elsewhere), Outcome::NotOurs),
+        (
+            "port 0",
+            first().with_destination(port(talk.vip, 0)),
+            Outcome::NotOurs,
+        ),
+        (
+            "another address",
+            first().with_destination(elsewhere),
+            Outcome::NotOurs,
+        ),
         (
             "directly to a backend",
             first().with_destination(talk.server()),
@@ -141,8 +177,16 @@ fn passes_unchanged(kind: Kind) -> anyhow::Result<usize> {
             talk.backend_says(b"").with_source(port(talk.server(), 22)),
             Outcome::NotOurs,
         ),
-        ("the answer to a health probe", probe.backend_accepts(), Outcome::NoConnection),
-        ("what follows it", probe.backend_says(b"ok"), Outcome::NoConnection),
+        (
+            "the answer to a health probe",
+            probe.backend_accepts(),
+            Outcome::NoConnection,
+        ),
+        (
+            "what follows it",
+            probe.backend_says(b"ok"),
+            Outcome::NoConnection,
+        ),
         (
             "from a backend that the entry does not name",
             other_server.backend_accepts(),

@@ -111,10 +111,7 @@ fn one_port_first(kind: Kind) -> anyhow::Result<usize> {
         ports: one_port(7443),
         ..single.service_of(vec![backend.clone()])
     };
-    for services in [
-        [kind.service(1), one.clone()],
-        [one.clone(), kind.service(1)],
-    ] {
+    for services in [[kind.service(1), one.clone()], [one.clone(), kind.service(1)]] {
         let world = World::new(&services)?;
         let to_one = Talk {
             backend: backend.clone(),
@@ -150,6 +147,10 @@ fn any_port(kind: Kind) -> anyhow::Result<usize> {
         world.establish(&talk)?;
         world.both("data", &talk, |frame| frame)?;
     }
-    world.unchanged("port 0", Outcome::NotOurs, &kind.talk(9, 1).to_port(0).client_opens())?;
+    world.unchanged(
+        "port 0",
+        Outcome::NotOurs,
+        &kind.talk(9, 1).to_port(0).client_opens(),
+    )?;
     Ok(world.checked())
 }

@@ -74,7 +74,12 @@ impl fmt::Display for Matrix {
         if rows.is_empty() {
             return Ok(());
         }
-        let width = rows.iter().map(|(cell, _)| cell.mode.len()).max().unwrap_or(0).max("mode".len());
+        let width = rows
+            .iter()
+            .map(|(cell, _)| cell.mode.len())
+            .max()
+            .unwrap_or(0)
+            .max("mode".len());
         writeln!(
             formatter,
             "{:<width$}  {:<12}  {:<8}  {:>5}  {:>7}  result",

@@ -9,7 +9,8 @@ mod packet;
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    EtherType, Ethernet2Header, Ipv4Header, Ipv6FlowLabel, SingleVlanHeader, TcpHeader, VlanId, VlanPcp, ip_number,
+    EtherType, Ethernet2Header, Ipv4Header, Ipv6FlowLabel, SingleVlanHeader, TcpHeader, VlanId, VlanPcp,
+    ip_number,
 };
 
 pub use content::{Content, Udp};

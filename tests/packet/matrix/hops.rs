@@ -17,8 +17,16 @@ pub fn cases() -> Vec<Case> {
     [
         each(remembering(), "a_client_whose_router_changes", router_changes),
         each(remembering(), "clients_behind_different_routers", two_routers),
-        each_in_namespace(Kind::all(), "to_a_backend_by_the_routing_table", to_backend_by_route),
-        each_in_namespace(remembering(), "to_a_client_by_the_routing_table", to_client_by_route),
+        each_in_namespace(
+            Kind::all(),
+            "to_a_backend_by_the_routing_table",
+            to_backend_by_route,
+        ),
+        each_in_namespace(
+            remembering(),
+            "to_a_client_by_the_routing_table",
+            to_client_by_route,
+        ),
     ]
     .into_iter()
     .flatten()
@@ -137,8 +145,16 @@ fn to_client_by_route(kind: Kind) -> anyhow::Result<usize> {
     world.expect("by the route", &answer.bytes(), &expected)?;
 
     // On the link, but without a neighbour entry; and nowhere.
-    let neighbour = if kind.is_ipv4() { "198.18.0.3" } else { "2001:db8::3" };
-    let nowhere = if kind.is_ipv4() { "198.51.100.7" } else { "2001:db8:dead::7" };
+    let neighbour = if kind.is_ipv4() {
+        "198.18.0.3"
+    } else {
+        "2001:db8::3"
+    };
+    let nowhere = if kind.is_ipv4() {
+        "198.51.100.7"
+    } else {
+        "2001:db8:dead::7"
+    };
     for (number, address) in (1..).zip([neighbour, nowhere]) {
         let mut talk = kind.talk(1, 1);
         talk.client.set_ip(address.parse()?);

@@ -24,7 +24,11 @@ fn truncated(kind: Kind) -> anyhow::Result<usize> {
     let world = World::new(&[kind.service(1)])?;
     let talk = kind.talk(1, 1);
     let with_options = |frame: Frame| {
-        let frame = if kind.is_tcp() { frame.tcp_options(4) } else { frame };
+        let frame = if kind.is_tcp() {
+            frame.tcp_options(4)
+        } else {
+            frame
+        };
         if kind.is_ipv4() {
             frame.ipv4_options(3)
         } else {
@@ -65,7 +69,11 @@ fn malformed(kind: Kind) -> anyhow::Result<usize> {
     } else {
         ipv6(length)
     };
-    rows.extend(if kind.is_tcp() { tcp(transport) } else { udp(transport) });
+    rows.extend(if kind.is_tcp() {
+        tcp(transport)
+    } else {
+        udp(transport)
+    });
     for (purpose, at, byte, outcome) in rows {
         let mut frame = sent.clone();
         assert_ne!(frame[at], byte, "{purpose}");

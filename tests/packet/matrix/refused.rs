@@ -20,12 +20,20 @@ pub fn cases() -> Vec<Case> {
         each(udp(), "nobody_takes_datagrams", nobody_udp),
         each(Kind::all(), "nobody_takes_anything_and_nobody_says_so", silent),
         each(Kind::stateful(), "connections_live_on_without_slots", draining),
-        each(Kind::stateful(), "connections_live_on_while_a_service_leaves", leaving),
+        each(
+            Kind::stateful(),
+            "connections_live_on_while_a_service_leaves",
+            leaving,
+        ),
         each(stateless(), "a_stateless_service_that_leaves", leaving_stateless),
         each(tcp(), "a_backend_that_is_down_with_on_down_reset", on_down_reset),
         each(tcp(), "a_syn_after_a_reset_goes_elsewhere", syn_after_reset),
         each(tcp(), "a_rst_to_a_reset_connection_is_dropped", rst_after_reset),
-        each(stateful_udp(), "datagrams_leave_a_backend_that_is_down", udp_leaves),
+        each(
+            stateful_udp(),
+            "datagrams_leave_a_backend_that_is_down",
+            udp_leaves,
+        ),
     ]
     .into_iter()
     .flatten()
@@ -78,7 +86,9 @@ fn answered(kind: Kind, client_sends: &dyn Fn() -> Frame) -> Vec<(&'static str, 
         ("IP options", with_options(client_sends().ack(), 10)),
         (
             "IP and TCP options, payload, without ACK",
-            with_options(client_sends(), 3).tcp_options(10).payload(&[1; 1001]),
+            with_options(client_sends(), 3)
+                .tcp_options(10)
+                .payload(&[1; 1001]),
         ),
         ("padding", client_sends().ack().padding(&[0; 6])),
     ]
@@ -136,7 +146,11 @@ fn nobody_udp(kind: Kind) -> anyhow::Result<usize> {
         for chain in [
             &[Extension::HopByHop(0)][..],
             &[Extension::DestinationOptions(4)],
-            &[Extension::HopByHop(1), Extension::Routing(0), Extension::DestinationOptions(5)],
+            &[
+                Extension::HopByHop(1),
+                Extension::Routing(0),
+                Extension::DestinationOptions(5),
+            ],
         ] {
             frames.push(talk.client_says(b"!").extensions(chain));
         }
@@ -170,7 +184,11 @@ fn silent(kind: Kind) -> anyhow::Result<usize> {
         ..without_slots(kind)
     }])?;
     let talk = kind.talk(1, 1);
-    for frame in [talk.client_opens(), talk.client_says(b"x"), talk.client_says(&[0; 1000])] {
+    for frame in [
+        talk.client_opens(),
+        talk.client_says(b"x"),
+        talk.client_says(&[0; 1000]),
+    ] {
         world.unchanged("anything", Outcome::DroppedNoBackend, &frame)?;
     }
     if kind.is_tcp() {

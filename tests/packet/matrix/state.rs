@@ -17,8 +17,16 @@ pub fn cases() -> Vec<Case> {
         each(Kind::stateful(), "timeouts_of_every_state", timeouts),
         each(Kind::stateful(), "what_is_over_but_not_swept_goes_on", over),
         each(Kind::stateful(), "a_sweep_removes_what_is_over", sweep),
-        each(two_sided_tcp(), "a_port_is_reused_when_its_connection_is_over", reused),
-        each(one_sided_tcp(), "a_port_is_reused_when_its_connection_is_over", reused_one_sided),
+        each(
+            two_sided_tcp(),
+            "a_port_is_reused_when_its_connection_is_over",
+            reused,
+        ),
+        each(
+            one_sided_tcp(),
+            "a_port_is_reused_when_its_connection_is_over",
+            reused_one_sided,
+        ),
         each(Kind::all(), "fragments_that_come_too_late", late_fragments),
     ]
     .into_iter()
@@ -108,7 +116,11 @@ fn timeouts(kind: Kind) -> anyhow::Result<usize> {
     let mut world = World::new(&[service])?;
     let talk = kind.talk(1, 1);
     world.open("the first packet", &talk)?;
-    let first = if kind.is_tcp() { State::SynSeen } else { State::Unconfirmed };
+    let first = if kind.is_tcp() {
+        State::SynSeen
+    } else {
+        State::Unconfirmed
+    };
     is(&world, &talk, first, half_open)?;
     aging::entries(&mut world, 20)?;
     is(&world, &talk, first, half_open - 20)?;
@@ -170,10 +182,18 @@ fn reused(kind: Kind) -> anyhow::Result<usize> {
     let mut checked = 0;
     let one = |world: &World, talk: &Talk, by_client: bool, rst: bool| {
         if by_client {
-            let frame = if rst { talk.client_sends().rst() } else { talk.client_says(b"").fin() };
+            let frame = if rst {
+                talk.client_sends().rst()
+            } else {
+                talk.client_says(b"").fin()
+            };
             world.forward("the end", talk, frame)
         } else {
-            let frame = if rst { talk.backend_sends().rst().ack() } else { talk.backend_says(b"").fin() };
+            let frame = if rst {
+                talk.backend_sends().rst().ack()
+            } else {
+                talk.backend_says(b"").fin()
+            };
             world.answer("the end", talk, frame)
         }
     };
@@ -189,7 +209,11 @@ fn reused(kind: Kind) -> anyhow::Result<usize> {
         assert_eq!(world.connection(first.client)?.state, State::Closed);
         world.establish(&second)?;
         assert_eq!(world.connection(first.client)?.backend, 2);
-        world.unchanged("the old backend", Outcome::NoConnection, &first.backend_says(b"late"))?;
+        world.unchanged(
+            "the old backend",
+            Outcome::NoConnection,
+            &first.backend_says(b"late"),
+        )?;
         checked += world.checked();
 
         // Both the RST and the SYN may be forged: nothing is concluded until the timeout is over.
@@ -231,7 +255,11 @@ fn reused_one_sided(kind: Kind) -> anyhow::Result<usize> {
     world.forward("a SYN on a half-closed one", &second, second.client_opens())?;
     world.forward("RST", &second, second.client_sends().rst())?;
     assert_eq!(world.connection(first.client)?.state, State::Reset);
-    world.forward("a SYN after a RST, which may be forged", &second, second.client_opens())?;
+    world.forward(
+        "a SYN after a RST, which may be forged",
+        &second,
+        second.client_opens(),
+    )?;
     assert_eq!(world.connection(first.client)?.backend, 2);
     Ok(world.checked())
 }
@@ -249,10 +277,18 @@ fn late_fragments(kind: Kind) -> anyhow::Result<usize> {
     };
     world.pass(&fragments(1)[0].bytes())?;
     aging::fragments(&mut world, 7 * SHORTEST_TICK)?;
-    assert_ne!(world.pass(&fragments(1)[1].bytes())?.1, fragments(1)[1].bytes(), "not too late");
+    assert_ne!(
+        world.pass(&fragments(1)[1].bytes())?.1,
+        fragments(1)[1].bytes(),
+        "not too late"
+    );
     aging::fragments(&mut world, 10 * LONGEST_TICK)?;
     world.unchanged("too late", Outcome::FragmentUnmatched, &fragments(1)[1])?;
     world.pass(&fragments(1)[0].bytes())?;
-    assert_ne!(world.pass(&fragments(1)[1].bytes())?.1, fragments(1)[1].bytes(), "sent again");
+    assert_ne!(
+        world.pass(&fragments(1)[1].bytes())?.1,
+        fragments(1)[1].bytes(),
+        "sent again"
+    );
     Ok(world.checked() + 2)
 }
