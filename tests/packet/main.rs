@@ -29,6 +29,8 @@ mod own_ports;
 mod passed_fragments;
 mod pool;
 mod pressure;
+mod race;
+mod random;
 mod ranges;
 mod repeater;
 mod schedulers;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
             hairpin::cases(),
             overload::cases(),
             pressure::cases(),
+            race::cases(),
+            random::cases(),
             ranges::cases(),
             schedulers::cases(),
             nat::cases(),

@@ -149,7 +149,7 @@ fn overload(kind: Kind, percent: u32) -> anyhow::Result<usize> {
     if percent == 300 && kind.mode != Mode::FullNat {
         ensure!(count(Outcome::ToBackendUntracked) > 0, "the table was never full");
     }
-    Ok(connections as usize)
+    Ok(1)
 }
 
 /// The server that a client's frame goes to, or what else becomes of it.
