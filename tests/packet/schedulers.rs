@@ -83,6 +83,8 @@ fn round_robin(kind: Kind, servers: u8) -> anyhow::Result<usize> {
     const CONNECTIONS: u32 = 100_000;
     let threads = std::thread::available_parallelism()?.get().clamp(2, 8);
     let world = World::with_room(&[kind.service(servers)], 2 * CONNECTIONS)?;
+    let opened = |server: u8| anyhow::Ok(world.dataplane.counters().backend(server.into())?.opened);
+    let before = (1..=servers).map(opened).collect::<anyhow::Result<Vec<_>>>()?;
     let each = on_all_cpus(threads, |thread| {
         let first = thread as u32 * CONNECTIONS / threads as u32;
         let next = (thread as u32 + 1) * CONNECTIONS / threads as u32;
@@ -106,11 +108,8 @@ fn round_robin(kind: Kind, servers: u8) -> anyhow::Result<usize> {
     assert_eq!(sum.len(), usize::from(servers));
     assert_eq!(sum.values().sum::<u32>(), CONNECTIONS);
     assert!(difference <= 1, "{sum:?}");
-    for (server, share) in sum {
-        assert_eq!(
-            world.dataplane.counters().backend(server.into())?.opened,
-            u64::from(share)
-        );
+    for (server, before) in (1..=servers).zip(before) {
+        assert_eq!(opened(server)? - before, u64::from(sum[&server]));
     }
     Ok(CONNECTIONS as usize)
 }
