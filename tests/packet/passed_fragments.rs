@@ -77,7 +77,7 @@ fn leaving(kind: Kind) -> anyhow::Result<usize> {
 fn then_ours(kind: Kind) -> anyhow::Result<usize> {
     let world = World::new(&[kind.service(1)])?;
     let talk = kind.talk(1, 1);
-    world.establish(&talk)?;
+    world.open("the first datagram, or SYN", &talk)?;
     let [port, ..] = free_ports(kind);
     pass(&world, &talk.clone().at_port(port).client_says(b""), 1)?;
     ours(&world, &talk, 1)?;

@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 
 use lb::dataplane::{BackendEntry, ServiceEntry};
-use lb_common::abi::{Choice, Evictions};
+use lb_common::abi::Choice;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 use lb_tests::needs::Requirement::NetworkNamespaces;
 
+use crate::aging;
 use crate::frame::Frame;
 use crate::kind::{Flavour, Kind, Mode, one_port};
 use crate::namespace;
@@ -40,8 +41,6 @@ pub fn cases() -> Vec<Case> {
 /// Two buckets, at home in which is every connection: eight fit.
 const TINY: u32 = 1;
 const WAYS: u32 = 8;
-/// So many young entries that make way are a flood, on whichever of two CPUs they arrive.
-const A_FLOOD: u32 = 2 * Evictions::FLOOD as u32 + 50;
 
 /// Slots of `web1` become slots of `web3`; those of `web2` stay.
 const BEFORE: [u16; 8] = [1, 2, 1, 2, 1, 2, 1, 2];
@@ -75,8 +74,8 @@ fn fill(world: &World, kind: Kind) -> anyhow::Result<Vec<Talk>> {
     Ok(talks)
 }
 
-/// Half-open connections push each other out of the table, these and whatever else is half-open.
-fn flood(world: &World, kind: Kind, first: u32, count: u32) -> anyhow::Result<()> {
+/// Those of a flood push each other out of the table, and whatever else is half-open.
+fn strangers(world: &World, kind: Kind, first: u32, count: u32) -> anyhow::Result<()> {
     for number in first..first + count {
         world.pass(&kind.talk(number, 1).client_opens().bytes())?;
     }
@@ -151,8 +150,8 @@ fn flooded(kind: Kind) -> anyhow::Result<usize> {
     const CLIENTS: u32 = 20;
     let old = World::new(&[hashing(kind, &BEFORE, &[])])?;
     let talks = of_clients(&old, kind, CLIENTS)?;
-    let world = World::with_room(&[hashing(kind, &AFTER, &BEFORE)], TINY)?;
-    flood(&world, kind, 100_000, WAYS + A_FLOOD)?;
+    let mut world = World::with_room(&[hashing(kind, &AFTER, &BEFORE)], TINY)?;
+    aging::flood(&mut world, 2, 0)?;
     assert!(world.dataplane.is_flooded(world.dataplane.now()?));
     for (number, talk) in (1..).zip(&talks) {
         for (round, (purpose, frame)) in packets(talk).into_iter().enumerate() {
@@ -165,7 +164,7 @@ fn flooded(kind: Kind) -> anyhow::Result<usize> {
                 expected = expected.named(Outcome::ToBackendAtRisk);
             }
             world.expect(purpose, &frame.bytes(), &expected)?;
-            flood(&world, kind, 200_000 + number * 1000, 2 * WAYS)?;
+            strangers(&world, kind, 200_000 + number * 1000, 2 * WAYS)?;
             assert!(world.connections()?.iter().all(|it| it.client != talk.client));
         }
         if talk.is_answered() {
@@ -180,7 +179,7 @@ fn flooded(kind: Kind) -> anyhow::Result<usize> {
 /// Whoever talks to a backend directly gets its own answers while somebody else floods the table: only what may be the answer
 /// to a connection that was lost as it began is taken for one.
 fn direct_access(kind: Kind) -> anyhow::Result<usize> {
-    let world = World::with_room(&[kind.service(3)], TINY)?;
+    let mut world = World::with_room(&[kind.service(3)], TINY)?;
     let direct = kind.talk(7, 1);
     let mut middle = vec![("data", direct.backend_says(b"data"))];
     if kind.is_tcp() {
@@ -191,14 +190,11 @@ fn direct_access(kind: Kind) -> anyhow::Result<usize> {
     }
     let first = direct.backend_accepts();
     world.unchanged("nobody floods", Outcome::NoConnection, &first)?;
-    // A few young entries that make way are no flood.
-    flood(&world, kind, 1000, WAYS + 20)?;
-    assert_eq!(world.dataplane.counters().evicted()?, 20);
-    for (purpose, frame) in middle.iter().chain([&("the first answer", first.clone())]) {
+    for (purpose, frame) in &middle {
         world.unchanged(purpose, Outcome::NoConnection, frame)?;
     }
-    flood(&world, kind, 2000, A_FLOOD)?;
-    assert!(world.dataplane.is_flooded(world.dataplane.now()?));
+    aging::flood(&mut world, 2, 0)?;
+    strangers(&world, kind, 1000, 50)?;
     let rewritten = |frame: &Frame| Seen::to_client(&direct, frame).named(Outcome::ToClientUntracked);
     world.expect("the first answer", &first.bytes(), &rewritten(&first))?;
     for (purpose, frame) in &middle {
