@@ -14,7 +14,7 @@ use lb_common::wire::transport::Transport;
 use lb_tests::harness::{Case, report};
 use lb_tests::random_frames::{Part, Payload, RandomFrame, RandomFrames};
 
-use crate::kind::{Family, Flavour, Kind, Mode, NAT};
+use crate::kind::{Family, Flavour, Kind, Mode};
 use crate::seen::action_number;
 use crate::world::World;
 

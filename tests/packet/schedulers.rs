@@ -201,8 +201,8 @@ fn random(kind: Kind) -> anyhow::Result<usize> {
 /// The same client goes to the same server by every balancer of a fleet, which have the seed in common, and by no other.
 fn hash(kind: Kind) -> anyhow::Result<usize> {
     let service = choosing(kind, Choice::Hash, 3, &[1, 2, 3, 3, 2, 1]);
-    let first = World::new(&[service.clone()])?;
-    let second = World::new(&[service.clone()])?;
+    let first = World::new(std::slice::from_ref(&service))?;
+    let second = World::new(std::slice::from_ref(&service))?;
     let other_seed = LoadOptions {
         selection_seed: 8,
         ..OPTIONS
