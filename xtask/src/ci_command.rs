@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     println!("== fuzzing");
     match fuzz_command::missing() {
         Some(missing) => println!("   fuzzing: SKIPPED, {missing}"),
-        None if fuzz_command::run(&fuzz_command::Args::short())? != ExitCode::SUCCESS => {
+        None if fuzz_command::run(&fuzz_command::Args::short(args.full))? != ExitCode::SUCCESS => {
             bail!("fuzzing found something, see above");
         }
         None => {}
