@@ -373,6 +373,7 @@ fn the_facts_are_those_of_the_threads_namespace() {
             echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter
             echo 20000 30000 > /proc/sys/net/ipv4/ip_local_port_range
             echo 8080,20000-20999 > /proc/sys/net/ipv4/ip_local_reserved_ports
+            echo 1 > /proc/sys/net/ipv4/conf/h0/accept_local
             echo 2 > /proc/sys/net/ipv4/conf/h0/rp_filter
             echo 1 > /proc/sys/net/ipv4/conf/h1/rp_filter");
         let config = config(
@@ -397,6 +398,7 @@ fn the_facts_are_those_of_the_threads_namespace() {
                 host.rp_filter,
                 [("h0".to_owned(), 2), ("h1".to_owned(), 1)].into()
             );
+            assert_eq!(host.rejects_own, ["h1".to_owned()].into());
             assert_eq!(host.interfaces.len(), 3, "{:?}", host.interfaces);
             assert_eq!(
                 host.interfaces[&nix::net::if_::if_nametoindex("h0").unwrap()],
@@ -406,7 +408,7 @@ fn the_facts_are_those_of_the_threads_namespace() {
                 assert!(host.addresses.contains(&address.parse().unwrap()), "{address}");
             }
         }
-        sh("echo 0 > /proc/sys/net/ipv4/conf/h1/rp_filter");
+        sh("echo 0 > /proc/sys/net/ipv4/conf/h1/rp_filter; echo 1 > /proc/sys/net/ipv4/conf/h1/accept_local");
         assert_eq!(
             Host::read(&config).rp_filter["h1"],
             1,
