@@ -218,7 +218,20 @@ fn backend_of<F: Icmp + Table<3>>(
     }
     let by_source = service.choice == Choice::Source as u32;
     let hash = hash_client::<F>(client, if by_source { 0 } else { port });
-    let id = Slots::of(service)?.by_hash(tables, hash).ok()?;
+    let mut id = Slots::of(service)?.by_hash(tables, hash).ok()?;
+    // As its packets go that are not remembered.
+    if !stateless
+        && hashes(service)
+        && let Some(before) = Slots::before(service)
+    {
+        let before = before.by_hash(tables, hash).ok()?;
+        if tables
+            .backend(before)
+            .is_some_and(|backend| backend.flags & Backend::UP != 0)
+        {
+            id = before;
+        }
+    }
     let full_nat = tables.backend(id)?.mode == Mode::FullNat as u8;
     (!full_nat).then_some(Towards { id, port: 0 })
 }

@@ -48,10 +48,12 @@ fn is_whole(world: &World, talk: &Talk, purpose: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A stranger's segment, and its name.
+type Forgery = (&'static str, fn(&Talk) -> Frame);
+
 /// With other sequence numbers than the connection's: the program keeps none, and the backend takes none of them.
 fn rst_and_syn(kind: Kind) -> anyhow::Result<usize> {
     let mut checked = 0;
-    type Forgery = (&'static str, fn(&Talk) -> Frame);
     let forgeries: [Forgery; 3] = [
         ("RST", |talk| talk.client_sends().sequence(77).rst()),
         ("SYN", |talk| talk.client_sends().sequence(99).syn()),

@@ -11,7 +11,7 @@ use lb_tests::harness::Case;
 use lb_tests::needs::Requirement::NetworkNamespaces;
 
 use crate::aging;
-use crate::frame::Frame;
+use crate::frame::{Frame, Says};
 use crate::kind::{Flavour, Kind, Mode, one_port};
 use crate::namespace;
 use crate::seen::Seen;
@@ -104,6 +104,15 @@ fn packets(talk: &Talk) -> [(&'static str, Frame); 4] {
     ]
 }
 
+/// An error about what the backend has sent to the client gets there as well.
+fn is_told(world: &World, kind: Kind, talk: &Talk) -> anyhow::Result<()> {
+    let about = talk.backend_says(b"");
+    let quoted = about.packet.header_length() + 8;
+    let error = talk.error_from_clients_side(&about, Says::TooBig(1400), kind.router_address(), quoted);
+    let expected = Seen::changed(Outcome::IcmpToBackend, &talk.error_at_backend(&error));
+    world.expect("an error", &error.bytes(), &expected)
+}
+
 fn full(kind: Kind) -> anyhow::Result<usize> {
     const CLIENTS: u32 = 40;
     let mut world = World::with_room(&[hashing(kind, &BEFORE, &[])], TINY)?;
@@ -125,6 +134,7 @@ fn full(kind: Kind) -> anyhow::Result<usize> {
             let expected = Seen::to_client(talk, &answer).named(Outcome::ToClientUntracked);
             world.expect("an answer", &answer.bytes(), &expected)?;
         }
+        is_told(&world, kind, talk)?;
     }
 
     // Where its backend is down there is nothing to keep.
@@ -137,6 +147,7 @@ fn full(kind: Kind) -> anyhow::Result<usize> {
         for (purpose, frame) in &packets(&talk) {
             untracked(&world, &talk, purpose, frame)?;
         }
+        is_told(&world, kind, &talk)?;
     }
     for talk in kept.iter().filter(|talk| talk.backend.id != 1) {
         world.both("those that are in the table", talk, |frame| frame)?;
