@@ -34,8 +34,9 @@ pub(crate) fn cases() -> Vec<Case> {
                 protocol: Protocol::Tcp,
             };
             let name = format!("flood/{}/{}", mode.name(), kind.slug());
-            let case = Case::of(kind.cell(), name, move || survive(kind));
-            if number < USUAL { case } else { case.needs(Full) }
+            let is_usual = number < USUAL;
+            let case = Case::of(kind.cell(), name, move || survive(kind, size(is_usual)));
+            if is_usual { case } else { case.needs(Full) }
         });
     cases.collect()
 }
@@ -221,7 +222,7 @@ impl Newcomers {
 
     fn assert_good(&self) -> Result<()> {
         let all = self.succeeded + self.failures.len();
-        ensure!(all >= 100, "only {all} new connections were tried");
+        ensure!(all >= NEWCOMERS, "only {all} new connections were tried");
         ensure!(
             self.succeeded * 1000 >= all * LEAST_PER_MILLE,
             "{} of {all} new connections failed, the first: {}",
