@@ -92,7 +92,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
 // By changing bytes alone the fuzzer would not come by a file with a service and backends; so every now and then it is given
 // one that is made of the example's lines, most of them.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    if seed % 16 != 0 {
+    if !seed.is_multiple_of(16) {
         return fuzzer_mutate(data, size, max_size);
     }
     let text = of_the_examples_lines(&mut fastrand::Rng::with_seed(seed.into()));

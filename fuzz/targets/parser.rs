@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
 // By changing bytes alone the fuzzer would not come by an ICMP error about an IPv6 packet with extension headers; so every
 // now and then it is given a frame that is whole, or nearly so.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    if seed % 64 != 0 {
+    if !seed.is_multiple_of(64) {
         return fuzzer_mutate(data, size, max_size);
     }
     let Some(frame) = RandomFrames::new(seed.into(), &[]).next() else {

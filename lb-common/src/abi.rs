@@ -401,10 +401,13 @@ pub struct BackendState<W> {
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Pressure<W> {
-    /// One more than the tick in which [`Evictions::FLOOD`] half-open entries that were but seconds old had to make room on
-    /// one CPU; 0: never. While that is recent, all choices are made by hashing, so that a lost entry does not change the
-    /// backend.
+    /// One more than the tick in which [`Evictions::FLOOD`] half-open entries that were but seconds old had to make room, or
+    /// would have had to, on one CPU; 0: never. While that is recent, all choices are made by hashing, so that a lost entry
+    /// does not change the backend.
     pub flooded: W,
+    /// One more than the tick in which that began. Young entries keep their places until all that there are were chosen for
+    /// by hashing.
+    pub since: W,
 }
 
 /// Half-open entries that made room before their timeout, on one CPU.
@@ -413,7 +416,7 @@ pub struct Pressure<W> {
 pub struct Evictions {
     /// All of them.
     pub all: u64,
-    /// Those that were but seconds old, since `tick`.
+    /// Those that were but seconds old, or were spared since they were, since `tick`.
     pub young: u64,
     /// The tick that `young` counts.
     pub tick: u64,
@@ -546,7 +549,7 @@ mod tests {
     #[test]
     fn stages_are_in_order_and_their_programs_differ() {
         let mut names = std::collections::HashSet::new();
-        for (index, stage) in Stage::ALL.into_iter().enumerate() {
+        for (index, stage) in Stage::ALL.iter().enumerate() {
             assert_eq!(*stage as usize, index);
             assert!(names.insert(stage.program()), "{stage:?}");
         }

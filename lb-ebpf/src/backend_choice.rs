@@ -166,7 +166,9 @@ pub fn choose<F: Path<K>, const K: usize>(
                 why_not = Outcome::HairpinToSelf;
                 continue;
             }
-            if backend.flags & Backend::SHARED != 0 && F::collides(context.ctx, tables.copy(), number, id) != 0 {
+            if backend.flags & Backend::SHARED != 0
+                && F::collides(context.ctx, tables.copy(), number, id) != 0
+            {
                 why_not = Outcome::SharedEndpointCollision;
                 continue;
             }
@@ -207,7 +209,9 @@ pub fn collides<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, num
         return 0;
     };
     let Ok(tables) = Tables::of(copy) else { return 0 };
-    let Some(record) = tables.backend(id) else { return 0 };
+    let Some(record) = tables.backend(id) else {
+        return 0;
+    };
     let own = segment.transport.destination_port;
     let (port, vip_port) = match u16::from_ne_bytes(record.port) {
         0 => (own, own),
@@ -233,7 +237,11 @@ pub fn collides<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, num
 }
 
 #[inline(always)]
-fn has_connection<F: Table<K>, const K: usize>(sibling: Membership, segment: &Segment<F>, vip_port: u16) -> bool {
+fn has_connection<F: Table<K>, const K: usize>(
+    sibling: Membership,
+    segment: &Segment<F>,
+    vip_port: u16,
+) -> bool {
     let key = F::key(
         segment.network.source,
         segment.transport.source_port,

@@ -20,6 +20,9 @@ use crate::word::SharedWord;
 /// minute.
 const RECENT_TICKS: u16 = 8;
 
+/// Entries that have lived for no more ticks are young: but seconds old.
+pub const YOUNG_TICKS: u16 = 1;
+
 /// So many of a client's segments after the first one say that the connection goes on, where answers are not seen: the end of the
 /// handshake, a request, what acknowledges the response. A flood of as many for each address could as well wait for the next tick.
 const GOES_ON: u16 = 3;
@@ -89,13 +92,37 @@ pub fn note_tick(noted: &SharedWord, now: Tick) {
 /// Whether something that is noted as one more than its tick, 0 for never, happened a short time ago.
 #[inline(always)]
 pub fn is_recent(noted: u64, now: Tick) -> bool {
-    noted != 0 && now.0.wrapping_sub((noted as u16).wrapping_sub(1)) <= RECENT_TICKS
+    noted != 0 && age(noted, now) <= RECENT_TICKS
 }
 
-/// Whether living half-open entries had to make room a short time ago.
+/// How many ticks ago something was that is noted as one more than its tick.
+#[inline(always)]
+fn age(noted: u64, now: Tick) -> u16 {
+    now.0.wrapping_sub((noted as u16).wrapping_sub(1))
+}
+
+/// Whether many living half-open entries had to make room a short time ago.
 #[inline(always)]
 pub fn is_flooded(now: Tick) -> bool {
     pressure().is_some_and(|pressure| is_recent(pressure.flooded.load(), now))
+}
+
+/// Whether that has been so for long enough that all entries which are but seconds old were chosen for by hashing.
+#[inline(always)]
+pub fn is_long_flooded(now: Tick) -> bool {
+    pressure().is_some_and(|pressure| {
+        is_recent(pressure.flooded.load(), now) && age(pressure.since.load(), now) > YOUNG_TICKS
+    })
+}
+
+/// Notes that it is so now.
+#[inline(always)]
+pub fn note_flood(now: Tick) {
+    let Some(pressure) = pressure() else { return };
+    if !is_recent(pressure.flooded.load(), now) {
+        note_tick(&pressure.since, now);
+    }
+    note_tick(&pressure.flooded, now);
 }
 
 /// What is true of the whole table.

@@ -51,7 +51,9 @@ pub fn encapsulate<F: Rewrite>(
     }
     let packet = Packet::of(context);
     rewrite::ethernet(&packet, ethernet)?;
-    let mut kind = packet.window_mut::<2>(ethernet_type_offset()).ok_or(Outcome::Impossible)?;
+    let mut kind = packet
+        .window_mut::<2>(ethernet_type_offset())
+        .ok_or(Outcome::Impossible)?;
     if backend.flags & Backend::IPV6 != 0 {
         kind.set::<u16, 0>(EtherType::Ipv6 as u16);
         ipv6_header(&packet, length, class, inside, backend, outer)

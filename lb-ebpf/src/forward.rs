@@ -112,11 +112,7 @@ const NO_ROUTE: u64 = 2;
 /// Asks the routing table, whether or not the packet is too big for the way. Only packets whose next hop is not known pay for
 /// it.
 #[inline(always)]
-pub fn route<F: Family>(
-    context: &XdpContext,
-    source: F::Address,
-    destination: F::Address,
-) -> Route {
+pub fn route<F: Family>(context: &XdpContext, source: F::Address, destination: F::Address) -> Route {
     let Some(query) = ROUTE_QUERY.get_ptr_mut(0) else {
         return Route::other(How::NotForwarded);
     };

@@ -8,8 +8,8 @@ use lb_common::checksum::Delta;
 use lb_common::family::Family;
 use lb_common::hash::Seed;
 use lb_common::outcome::Outcome;
-use lb_common::wire::{Frame as _, ethernet};
 use lb_common::wire::network::{Fragment, Network};
+use lb_common::wire::{Frame as _, ethernet};
 
 use crate::connection_table::jiffies;
 use crate::counters;
@@ -34,14 +34,23 @@ pub fn note_to_backend<F: Path<K>, const K: usize>(context: &XdpContext, towards
 
 /// Notes where a backend's first fragment goes. The packet must still be as it came.
 #[inline(always)]
-pub fn note_to_client<F: Path<K>, const K: usize>(context: &XdpContext, id: u16, hop: u16, client: F::Address) {
+pub fn note_to_client<F: Path<K>, const K: usize>(
+    context: &XdpContext,
+    id: u16,
+    hop: u16,
+    client: F::Address,
+) {
     let [low, high] = F::to_record(client);
     F::note_fragment(context.ctx, Noted::to_client(id, hop), low, high);
 }
 
 /// Notes that a first fragment is the kernel's, if it is for a VIP: else its later ones would not be.
 #[inline(always)]
-pub fn note_passed<F: Path<K>, const K: usize>(context: &XdpContext, tables: &Tables, destination: F::Address) {
+pub fn note_passed<F: Path<K>, const K: usize>(
+    context: &XdpContext,
+    tables: &Tables,
+    destination: F::Address,
+) {
     if tables.vip::<F>(destination).is_some() {
         F::note_fragment(context.ctx, Noted::PASSED, 0, 0);
     }
@@ -81,7 +90,7 @@ pub fn note<F: Family>(context: *mut xdp_md, noted: u64, low: u64, high: u64) ->
         client: [low, high],
     };
     // A full table makes room by itself; whatever fails here costs a datagram, which the later fragments' outcome tells.
-    let _ = FRAGMENTS.insert(&key, &note, 0);
+    let _ = FRAGMENTS.insert(key, note, 0);
     0
 }
 
@@ -124,7 +133,7 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     let tables = Tables::active()?;
     let key = key::<F>(&network);
     // SAFETY: a copy, which is checked below: the kernel may give the memory to another datagram's note at any time.
-    let note = unsafe { FRAGMENTS.get(&key).copied() }.unwrap_or_default();
+    let note = unsafe { FRAGMENTS.get(key).copied() }.unwrap_or_default();
     let age = jiffies().wrapping_sub(note.jiffies) >> (TICK_SHIFT.load() & 63);
     let holds = note.direction != 0 && note.check == check(&key) && age <= REMEMBERED_TICKS;
     if holds && note.direction == FragmentNote::PASSED {
@@ -185,7 +194,13 @@ fn to_backend<F: Path<K>, const K: usize>(
         interface_index: route.interface_index,
     };
     if tunnels {
-        encapsulate::<F>(context, network.length, backend, tables.outer(id)?, route.ethernet)?;
+        encapsulate::<F>(
+            context,
+            network.length,
+            backend,
+            tables.outer(id)?,
+            route.ethernet,
+        )?;
         return Ok(verdict);
     }
     let packet = Packet::of(context);
@@ -227,5 +242,10 @@ fn to_client<F: Path<K>, const K: usize>(
     };
     let delta = backend.network_delta.inverse().and(moved);
     F::route(&packet, Some(vip), Some(client), delta)?;
-    leave(&packet, route, Outcome::FragmentToClient, Outcome::ToClientByKernel)
+    leave(
+        &packet,
+        route,
+        Outcome::FragmentToClient,
+        Outcome::ToClientByKernel,
+    )
 }

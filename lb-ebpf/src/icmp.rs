@@ -51,7 +51,9 @@ impl Icmp for Ipv4 {
 
     #[inline(always)]
     fn change_quoted_checksum(packet: &Packet, at: usize, delta: Delta) -> Result<Delta, Outcome> {
-        let mut header = packet.window_mut::<{ ipv4::LENGTH }>(at).ok_or(Outcome::Impossible)?;
+        let mut header = packet
+            .window_mut::<{ ipv4::LENGTH }>(at)
+            .ok_or(Outcome::Impossible)?;
         let old = header.field::<u16, 10>();
         let new = delta.apply(old);
         header.set::<u16, 10>(new);
@@ -129,7 +131,11 @@ fn concern<F: Icmp + Table<3>>(
         return to_backend(context, tables, message, towards);
     }
     let first = tables
-        .membership::<F>(quoted.destination, message.quoted.destination_port, quoted.protocol)
+        .membership::<F>(
+            quoted.destination,
+            message.quoted.destination_port,
+            quoted.protocol,
+        )
         .ok_or(Outcome::IcmpNotOurs)?;
     let first = Membership::unpack(first.get());
     // Variables, and not an `Option` of all of them: what that leaves undefined, LLVM computes with all the same.
@@ -153,7 +159,13 @@ fn concern<F: Icmp + Table<3>>(
 
 /// The entry of a connection, in whichever table it is.
 #[inline(always)]
-fn entry<F: Icmp + Table<3>>(wide: bool, client: F::Address, port: u16, service: u16, vip_port: u16) -> Option<Value> {
+fn entry<F: Icmp + Table<3>>(
+    wide: bool,
+    client: F::Address,
+    port: u16,
+    service: u16,
+    vip_port: u16,
+) -> Option<Value> {
     let ipv4 = Ipv4::narrowed(F::widened(client));
     if F::VERSION == 4 && !wide {
         return find::<Ipv4, 1>(ipv4, port, service, vip_port);
@@ -176,8 +188,16 @@ fn find<F: Table<K> + Keys<K>, const K: usize>(
 /// The backend that had sent what an error is about to a client: the one that the connection's entry names, or where there
 /// need be none, the one that hashing gives.
 #[inline(always)]
-fn backend_of<F: Icmp + Table<3>>(tables: &Tables, message: &Message<F>, listener: Listener) -> Option<Towards> {
-    let (client, port, number) = (message.quoted.network.destination, message.quoted.destination_port, listener.number());
+fn backend_of<F: Icmp + Table<3>>(
+    tables: &Tables,
+    message: &Message<F>,
+    listener: Listener,
+) -> Option<Towards> {
+    let (client, port, number) = (
+        message.quoted.network.destination,
+        message.quoted.destination_port,
+        listener.number(),
+    );
     let wide = listener.is(Listener::WIDE);
     let stateless = listener.is(Listener::STATELESS);
     if !stateless {
@@ -214,13 +234,15 @@ fn client_of<F: Icmp + Table<3>>(
     let vip_port = if wide { message.quoted.destination_port } else { 0 };
     let (client, port) = if candidate.is(Membership::FULL_NAT) {
         let outer: &Outer = tables.outer(candidate.backend).ok()?;
-        let owner = own_ports::owner_of::<F>(outer, message.quoted.network.source, message.quoted.source_port)?;
+        let owner =
+            own_ports::owner_of::<F>(outer, message.quoted.network.source, message.quoted.source_port)?;
         (owner.address, owner.port)
     } else {
         (message.quoted.network.source, message.quoted.source_port)
     };
     let value = entry::<F>(wide, client, port, candidate.service, vip_port)?;
-    let own_port = candidate.is(Membership::FULL_NAT) && value.port() != u16::from_be(message.quoted.source_port);
+    let own_port =
+        candidate.is(Membership::FULL_NAT) && value.port() != u16::from_be(message.quoted.source_port);
     if value.backend() != candidate.backend || own_port {
         return None;
     }
@@ -233,6 +255,9 @@ struct End<A> {
     /// As in the packet; 0: unchanged.
     port: u16,
 }
+
+/// Source and destination of the quoted packet, where they change.
+type Ends<A> = (Option<End<A>>, Option<End<A>>);
 
 #[inline(always)]
 fn to_backend<F: Icmp>(
@@ -325,7 +350,10 @@ fn to_client<F: Icmp>(
         address: vip,
         port: u16::from_ne_bytes(backend.vip_port),
     };
-    let sender = hidden.then_some(End { address: client, port });
+    let sender = hidden.then_some(End {
+        address: client,
+        port,
+    });
     change(
         &packet,
         message,
@@ -341,7 +369,7 @@ fn change<F: Icmp>(
     packet: &Packet,
     message: &Message<F>,
     (source, destination): (Option<F::Address>, Option<F::Address>),
-    (quoted_source, quoted_destination): (Option<End<F::Address>>, Option<End<F::Address>>),
+    (quoted_source, quoted_destination): Ends<F::Address>,
 ) -> Result<(), Outcome> {
     let network = &message.network;
     let mut outer = Delta::ZERO;
@@ -430,7 +458,12 @@ fn answer_echo<F: Icmp>(
     }
     F::renew(packet, TIME_TO_LIVE + 1)?;
     // Swapped addresses have the same sum, so that only the time to live changes the header's checksum.
-    F::route(packet, Some(network.destination), Some(network.source), Delta::ZERO)?;
+    F::route(
+        packet,
+        Some(network.destination),
+        Some(network.source),
+        Delta::ZERO,
+    )?;
     let mut header = packet
         .window_mut::<{ icmp::LENGTH }>(network.transport_offset)
         .ok_or(Outcome::Impossible)?;

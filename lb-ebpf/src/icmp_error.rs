@@ -6,8 +6,8 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
-use lb_common::checksum::{fold, fold_wide};
 use lb_common::abi::ICMP_GROUPS;
+use lb_common::checksum::{fold, fold_wide};
 use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::hash::{Seed, scale_high};
 use lb_common::wire::ethernet::{self, Ethernet};
@@ -49,7 +49,12 @@ pub trait IcmpError: Family {
     fn header(says: Says) -> (u8, u8, u32);
 
     /// Writes the IP header of an error of `length` bytes at its place, and gives what it adds to the ICMP checksum's sum.
-    fn put_header(packet: &Packet, source: Self::Address, destination: Self::Address, length: usize) -> Option<u32>;
+    fn put_header(
+        packet: &Packet,
+        source: Self::Address,
+        destination: Self::Address,
+        length: usize,
+    ) -> Option<u32>;
 
     /// The frame's type.
     const ETHER_TYPE: u16;
@@ -104,12 +109,7 @@ impl IcmpError for Ipv6 {
     }
 
     #[inline(always)]
-    fn put_header(
-        packet: &Packet,
-        source: [u64; 2],
-        destination: [u64; 2],
-        length: usize,
-    ) -> Option<u32> {
+    fn put_header(packet: &Packet, source: [u64; 2], destination: [u64; 2], length: usize) -> Option<u32> {
         let mut header = packet.window_mut::<{ ipv6::LENGTH }>(ipv6::OFFSET)?;
         let payload = ((length - ipv6::LENGTH) as u16).to_be();
         header.set::<u32, 0>(0x6000_0000u32.to_be());

@@ -5,9 +5,9 @@ use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
 use lb_common::abi::{
-    BACKEND_IDS, Backend, BackendCounters, BackendState, Control, ENDPOINT_BUCKETS, Evictions, FRAGMENT_NOTES,
-    FragmentKey, FragmentNote, ICMP_GROUPS, Outer, PortEntry, Pressure, SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES,
-    Service, ServiceState, SlotLine, Stage,
+    BACKEND_IDS, Backend, BackendCounters, BackendState, Control, ENDPOINT_BUCKETS, Evictions,
+    FRAGMENT_NOTES, FragmentKey, FragmentNote, ICMP_GROUPS, Outer, PortEntry, Pressure, SERVICE_BUCKETS,
+    SERVICE_NUMBERS, SLOT_LINES, Service, ServiceState, SlotLine, Stage,
 };
 use lb_common::connection_table::Bucket;
 use lb_common::hash::Seed;
@@ -73,8 +73,7 @@ pub static PORTS: Array<PortEntry<SharedWord>> = Array::with_max_entries(1, MMAP
 pub static PRESSURE: Array<Pressure<SharedWord>> = Array::with_max_entries(1, MMAPABLE);
 /// What was decided about first fragments.
 #[map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentNote> =
-    LruHashMap::with_max_entries(FRAGMENT_NOTES, 0);
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentNote> = LruHashMap::with_max_entries(FRAGMENT_NOTES, 0);
 /// Half-open entries that made room on this CPU.
 #[map]
 pub static EVICTIONS: PerCpuArray<Evictions> = PerCpuArray::with_max_entries(1, 0);

@@ -13,7 +13,9 @@ use lb_common::tick::Tick;
 
 use crate::answer::answer;
 use crate::backend_choice::{By, Slots, choose, hash_of, hashes};
-use crate::connection_table::{Table, answers_are_seen, is_flooded, note_tick, now, pressure};
+use crate::connection_table::{
+    Table, YOUNG_TICKS, answers_are_seen, is_flooded, is_long_flooded, note_flood, note_tick, now,
+};
 use crate::counters;
 use crate::forward::Verdict;
 use crate::fragment;
@@ -66,10 +68,7 @@ fn from_client<F: Path<K>, const K: usize>(
 /// Whether the client is told.
 #[inline(always)]
 fn is_answered(outcome: Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::RefusedNoBackend | Outcome::FullNatUnknown
-    )
+    matches!(outcome, Outcome::RefusedNoBackend | Outcome::FullNatUnknown)
 }
 
 /// Chooses a backend and remembers it, in the place of the entry that the client's port had before.
@@ -101,9 +100,16 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
     }
     let now = now();
     let opens = segment.opens();
-    let by = if opens && !is_flooded(now) { By::Service } else { By::Hash };
+    let by = if opens && !is_flooded(now) {
+        By::Service
+    } else {
+        By::Hash
+    };
     let (mut id, outcome) = match by {
-        By::Service => (choose(context, segment, tables, number, by, 0)?, Outcome::ToBackend),
+        By::Service => (
+            choose(context, segment, tables, number, by, 0)?,
+            Outcome::ToBackend,
+        ),
         By::Hash => choose_for_good(context, segment, tables, number)?,
     };
     let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
@@ -201,11 +207,16 @@ const OPENING_SHIFT: u32 = 1;
 #[inline(always)]
 fn store<F: Table<K>, const K: usize>(which: u32, key: [u64; K], value: u64) -> u64 {
     let Some(home) = F::home(&key) else { return FULL };
-    let Ok(tables) = Tables::of(which & 1) else { return FULL };
+    let Ok(tables) = Tables::of(which & 1) else {
+        return FULL;
+    };
     let opening = Opening(which >> OPENING_SHIFT);
     let value = Value(value);
     if let Some((way, before)) = home.find(&key) {
-        if tables.backend(before.backend()).is_some_and(|backend| stays(backend, before, opening)) {
+        if tables
+            .backend(before.backend())
+            .is_some_and(|backend| stays(backend, before, opening))
+        {
             return before.0;
         }
         let holds = home.renew(&key, (way, before), value);
@@ -217,15 +228,42 @@ fn store<F: Table<K>, const K: usize>(which: u32, key: [u64; K], value: u64) -> 
         }
     }
     let now = now();
-    match home.insert(&key, value, now) {
+    let spare = |found: Value| spares(&tables, value, now) && is_young(&tables, found, now);
+    match home.insert_sparing(&key, value, now, spare) {
         Inserted::Stored => STORED,
         Inserted::StoredEvicting(evicted) => {
-            note_eviction(&tables, evicted, now);
+            note_eviction(1, is_young(&tables, evicted, now), now);
             STORED
         }
         Inserted::Exists(_, value) => value.0,
         Inserted::Full => FULL,
+        Inserted::Spared => {
+            note_eviction(0, true, now);
+            FULL
+        }
     }
+}
+
+/// Whether half-open entries that are but seconds old keep their places, and a new connection does without an entry: until all
+/// that there are were chosen for by hashing, since losing one of the others may take its client to another backend. Not for one
+/// that cannot do without.
+#[inline(always)]
+fn spares(tables: &Tables, value: Value, now: Tick) -> bool {
+    let can_do_without = tables
+        .backend(value.backend())
+        .is_some_and(|backend| backend.mode != Mode::FullNat as u8 && backend.flags & Backend::SHARED == 0);
+    can_do_without && !is_long_flooded(now)
+}
+
+/// Whether a half-open entry is but seconds old.
+#[inline(always)]
+fn is_young(tables: &Tables, value: Value, now: Tick) -> bool {
+    tables.backend(value.backend()).is_some_and(|backend| {
+        let lived = now
+            .after(backend.timeout(TimeoutClass::HalfOpen))
+            .until(value.deadline());
+        lived <= YOUNG_TICKS as i16
+    })
 }
 
 #[inline(always)]
@@ -271,29 +309,24 @@ fn choose_for_good<F: Path<K>, const K: usize>(
     Ok((if is_up { before } else { id }, at_risk))
 }
 
-/// A half-open entry had to make room. If many of those are but seconds old, the table is being flooded.
+/// So many half-open entries had to make room, one or none since it was spared. If many of those are but seconds old, the table is
+/// being flooded.
 #[inline(always)]
-fn note_eviction(tables: &Tables, evicted: Value, now: Tick) {
+fn note_eviction(evicted: u64, young: bool, now: Tick) {
     let Some(evictions) = EVICTIONS.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: this CPU's own element; XDP programs do not interrupt each other on a CPU.
     let evictions = unsafe { &mut *evictions };
-    evictions.all += 1;
-    let Some(backend) = tables.backend(evicted.backend()) else {
-        return;
-    };
-    let lived = now.after(backend.timeout(TimeoutClass::HalfOpen)).until(evicted.deadline());
-    if lived > 1 {
+    evictions.all += evicted;
+    if !young {
         return;
     }
     if evictions.tick != u64::from(now.0) {
         (evictions.tick, evictions.young) = (u64::from(now.0), 0);
     }
     evictions.young += 1;
-    if evictions.young >= Evictions::FLOOD
-        && let Some(pressure) = pressure()
-    {
-        note_tick(&pressure.flooded, now);
+    if evictions.young >= Evictions::FLOOD {
+        note_flood(now);
     }
 }

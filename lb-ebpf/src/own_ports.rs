@@ -69,7 +69,9 @@ const ID_SHIFT: u32 = 1;
 #[inline(always)]
 pub fn give(which: u32, low: u64, high: u64, owner: u64, now: u16, take: Take) -> u64 {
     let id = (which >> ID_SHIFT) as u16;
-    let Ok(tables) = Tables::of(which & 1) else { return 0 };
+    let Ok(tables) = Tables::of(which & 1) else {
+        return 0;
+    };
     let (Ok(outer), Some(state)) = (tables.outer(id), element(&BACKEND_STATES, u32::from(id))) else {
         return 0;
     };
@@ -154,7 +156,11 @@ fn is_in_use<F: Table<K>, const K: usize>(entry: &PortEntry<SharedWord>, port: u
 /// Who has the port that a backend's packet is for, if it is one of the balancer's towards that backend.
 #[inline(always)]
 pub fn owner<F: Family>(outer: &Outer, segment: &Segment<F>) -> Option<Owner<F::Address>> {
-    owner_of::<F>(outer, segment.network.destination, segment.transport.destination_port)
+    owner_of::<F>(
+        outer,
+        segment.network.destination,
+        segment.transport.destination_port,
+    )
 }
 
 /// The same for an address and a port as in a packet.

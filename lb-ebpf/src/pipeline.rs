@@ -12,7 +12,7 @@ use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{Sender, State};
 use lb_common::wire::Frame as _;
 use lb_common::wire::ethernet::{self, Carries, Ethernet};
-use lb_common::wire::network::{Fragment, TCP, UDP};
+use lb_common::wire::segment::{self, Kind};
 
 use crate::answer::answer;
 use crate::connection_table::{self, Table, answers_are_seen, known_hop};
@@ -22,7 +22,7 @@ use crate::maps::PROGRAMS;
 use crate::mtu::{self, Otherwise};
 use crate::own_ports;
 use crate::packet::Packet;
-use crate::parse::{Segment, parse, with_transport};
+use crate::parse::{Segment, parse};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
 use crate::{counters, fragment, global};
@@ -215,17 +215,12 @@ fn judge<F: Path<K>, const K: usize>(
     ethernet: Ethernet,
 ) -> Result<Verdict, Outcome> {
     let network = F::parse(packet)?;
-    if network.protocol != TCP && network.protocol != UDP {
-        return Err(if network.protocol == F::ICMP {
-            go_on(context, F::ICMP_STAGE)
-        } else {
-            Outcome::OtherProtocol
-        });
+    match segment::kind::<F>(&network)? {
+        Kind::Segment => {}
+        Kind::LaterFragment => return Err(go_on(context, F::FRAGMENT_STAGE)),
+        Kind::Icmp => return Err(go_on(context, F::ICMP_STAGE)),
     }
-    if matches!(network.fragment, Fragment::Later) {
-        return Err(go_on(context, F::FRAGMENT_STAGE));
-    }
-    let segment = with_transport::<F>(packet, ethernet, network)?;
+    let segment = segment::with_transport::<F, Packet>(packet, ethernet, network)?;
     let tables = Tables::active()?;
     let (network, transport) = (&segment.network, &segment.transport);
     let protocol = network.protocol;
@@ -522,7 +517,9 @@ pub fn sibling<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, firs
     let Ok(segment) = parse::<F>(&Packet::of(&context)) else {
         return first;
     };
-    let Ok(tables) = Tables::of(copy) else { return first };
+    let Ok(tables) = Tables::of(copy) else {
+        return first;
+    };
     let mut packed = first;
     for _ in 0..MAX_SIBLINGS {
         if packed == 0 {
@@ -622,7 +619,13 @@ pub fn rewrite_to_client<F: Path<K>, const K: usize>(
         let moved = F::delta(segment.network.destination, client.address);
         F::route(packet, vip, Some(client.address), network.and(moved))?;
         let port = Delta::of_word(segment.transport.destination_port, client.port);
-        return rewrite::transport(packet, segment, vip_port, client.port, transport.and(moved).and(port));
+        return rewrite::transport(
+            packet,
+            segment,
+            vip_port,
+            client.port,
+            transport.and(moved).and(port),
+        );
     }
     F::route(packet, vip, None, network)?;
     rewrite::transport(packet, segment, vip_port, 0, transport)
@@ -630,7 +633,12 @@ pub fn rewrite_to_client<F: Path<K>, const K: usize>(
 
 /// Sends a rewritten packet where the routing table says, if need be by the kernel.
 #[inline(always)]
-pub fn leave(packet: &Packet, route: Route, outcome: Outcome, by_kernel: Outcome) -> Result<Verdict, Outcome> {
+pub fn leave(
+    packet: &Packet,
+    route: Route,
+    outcome: Outcome,
+    by_kernel: Outcome,
+) -> Result<Verdict, Outcome> {
     if route.how != How::Known {
         return Err(by_kernel);
     }

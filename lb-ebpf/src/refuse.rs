@@ -22,7 +22,12 @@ pub trait Refuse: IcmpError {
     const RST_LENGTH: usize;
 
     /// Writes the RST's headers behind the Ethernet header.
-    fn put_rst(packet: &Packet, source: Self::Address, destination: Self::Address, answered: &Answered) -> Option<()>;
+    fn put_rst(
+        packet: &Packet,
+        source: Self::Address,
+        destination: Self::Address,
+        answered: &Answered,
+    ) -> Option<()>;
 }
 
 impl Refuse for Ipv4 {
@@ -40,12 +45,7 @@ impl Refuse for Ipv6 {
     const RST_LENGTH: usize = reset::IPV6_LENGTH;
 
     #[inline(always)]
-    fn put_rst(
-        packet: &Packet,
-        source: [u64; 2],
-        destination: [u64; 2],
-        answered: &Answered,
-    ) -> Option<()> {
+    fn put_rst(packet: &Packet, source: [u64; 2], destination: [u64; 2], answered: &Answered) -> Option<()> {
         let mut window = packet.window_mut::<{ reset::IPV6_LENGTH }>(ethernet::LENGTH)?;
         window.set::<[u16; reset::IPV6_LENGTH / 2], 0>(reset::over_ipv6(source, destination, answered));
         Some(())
@@ -96,5 +96,10 @@ fn write_rst<F: Refuse>(context: &XdpContext, segment: &Segment<F>) -> Option<()
         source: segment.ethernet.destination,
     };
     rewrite::ethernet(&packet, back.to_words()).ok()?;
-    F::put_rst(&packet, segment.network.source, segment.network.destination, &answered)
+    F::put_rst(
+        &packet,
+        segment.network.source,
+        segment.network.destination,
+        &answered,
+    )
 }

@@ -128,13 +128,11 @@ pub fn transport<F: Family>(
     let at = at + if is_tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
     let mut window = packet.window_mut::<2>(at).ok_or(Outcome::Impossible)?;
     let old = window.field::<u16, 0>();
-    let new = delta.apply(old);
-    if is_tcp {
-        window.set::<u16, 0>(new);
-    } else if old != 0 {
-        // Zero means that there is none (RFC 768), so that the other zero of one's complement stands for it.
-        window.set::<u16, 0>(if new == 0 { 0xffff } else { new });
-    }
+    window.set::<u16, 0>(if is_tcp {
+        delta.apply(old)
+    } else {
+        delta.apply_to_udp(old)
+    });
     Ok(())
 }
 

@@ -115,7 +115,10 @@ impl Tables {
         if membership.next == 0 {
             return None;
         }
-        NonZeroU64::new(*element(&SIBLINGS, self.copy * BACKEND_IDS + u32::from(membership.next))?)
+        NonZeroU64::new(*element(
+            &SIBLINGS,
+            self.copy * BACKEND_IDS + u32::from(membership.next),
+        )?)
     }
 
     /// A service.

@@ -30,7 +30,9 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
     let tables = Tables::active()?;
     let (network, transport) = (&segment.network, &segment.transport);
     match tables.membership::<F>(network.source, transport.source_port, network.protocol) {
-        Some(membership) => without_entry::<F, K>(context, &segment, &tables, Membership::unpack(membership.get())),
+        Some(membership) => {
+            without_entry::<F, K>(context, &segment, &tables, Membership::unpack(membership.get()))
+        }
         None => Err(Outcome::NotOurs),
     }
 }
@@ -45,7 +47,9 @@ pub fn answers_without_entry(membership: Membership, opens: bool) -> Result<bool
     }
     let state = element(&SERVICE_STATES, u32::from(membership.service)).ok_or(Outcome::Impossible)?;
     let now = now();
-    Ok(membership.is(Membership::STATELESS) || is_recent(state.untracked.load(), now) || opens && is_flooded(now))
+    Ok(membership.is(Membership::STATELESS)
+        || is_recent(state.untracked.load(), now)
+        || opens && is_flooded(now))
 }
 
 /// An answer without an entry; never to the host itself.

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "it reports on standard output")]
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_docs,
     clippy::expect_used,

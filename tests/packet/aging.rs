@@ -39,11 +39,13 @@ pub fn ports(world: &mut World, ticks: u16) -> anyhow::Result<()> {
     })
 }
 
-/// Lets the last flood have been so many ticks ago.
-pub fn flood(world: &mut World, ticks: u16) -> anyhow::Result<()> {
+/// Lets the last flood have begun so many ticks ago, and ended so many.
+pub fn flood(world: &mut World, began: u16, ended: u16) -> anyhow::Result<()> {
     let now = world.dataplane.now()?;
     each::<[u64; 8]>(world, "PRESSURE", |pressure| {
-        pressure[0] = u64::from(now.0.wrapping_sub(ticks)) + 1;
+        for (word, ago) in [(0, ended), (1, began)] {
+            pressure[word] = u64::from(now.0.wrapping_sub(ago)) + 1;
+        }
     })
 }
 

@@ -192,7 +192,7 @@ fn second_service(kind: Kind, forwarding: Forwarding) -> ServiceEntry {
 fn talk_to_second(kind: Kind, client: u32, service: &ServiceEntry) -> Talk {
     Talk {
         backend: service.backends[0].clone(),
-        ..kind.talk(client, 1).to_port(8080)
+        ..kind.talk(client, 1).at_port(8080)
     }
 }
 

@@ -188,8 +188,7 @@ impl Kind {
         format!("{mode} {family} {protocol}")
             .to_lowercase()
             .replace(", ", "_")
-            .replace(' ', "_")
-            .replace('-', "_")
+            .replace([' ', '-'], "_")
     }
 
     /// The port that clients connect to.

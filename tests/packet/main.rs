@@ -11,18 +11,26 @@
 mod aging;
 mod balancing;
 mod echo;
+mod forged;
 mod frame;
 mod full_nat;
 mod hairpin;
+mod icmp_errors;
 mod kind;
+mod leaving;
 mod matrix;
 mod namespace;
 mod nat;
 mod next_hops;
 mod not_ours;
+mod one_sided;
 mod overload;
+mod own_ports;
+mod passed_fragments;
 mod pool;
 mod pressure;
+mod race;
+mod random;
 mod ranges;
 mod repeater;
 mod schedulers;
@@ -30,6 +38,7 @@ mod seen;
 mod shared;
 mod table;
 mod talk;
+mod unremembered;
 mod world;
 
 use std::process::ExitCode;
@@ -54,6 +63,8 @@ fn main() -> ExitCode {
             hairpin::cases(),
             overload::cases(),
             pressure::cases(),
+            race::cases(),
+            random::cases(),
             ranges::cases(),
             schedulers::cases(),
             nat::cases(),
@@ -61,6 +72,13 @@ fn main() -> ExitCode {
             not_ours::cases(),
             shared::cases(),
             table::cases(),
+            forged::cases(),
+            icmp_errors::cases(),
+            leaving::cases(),
+            one_sided::cases(),
+            own_ports::cases(),
+            passed_fragments::cases(),
+            unremembered::cases(),
         ]
         .into_iter()
         .flatten()

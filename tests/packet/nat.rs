@@ -26,7 +26,6 @@ fn direct_access() -> anyhow::Result<usize> {
     let ends = [
         [talk.client_sends().ack().fin(), talk.client_sends().ack()],
         [talk.client_sends().ack().fin(), talk.client_sends().rst()],
-        [talk.client_sends().rst(), talk.client_sends().rst()],
     ];
     for ends in ends {
         world.establish(&talk)?;

@@ -1,8 +1,9 @@
-//! A table that is being flooded: living half-open connections have to make room, and while that is so all choices are made
-//! by hashing, so that a lost entry does not change the backend.
+//! A table that is being flooded: half-open connections have to make room. Those that are but seconds old only once all that
+//! there are were chosen for by hashing, so that a lost entry does not change the backend; until then, new ones do without.
 
 use std::collections::BTreeSet;
 
+use lb::dataplane::LoadOptions;
 use lb_common::abi::Evictions;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
@@ -12,6 +13,7 @@ use lb_tests::needs::Requirement::NetworkNamespaces;
 use crate::aging;
 use crate::kind::{Flavour, Kind, Mode};
 use crate::namespace;
+use crate::pool::OPTIONS;
 use crate::seen::Seen;
 use crate::talk::Talk;
 use crate::world::World;
@@ -27,94 +29,139 @@ pub fn cases() -> Vec<Case> {
             let run = move || namespace::inside(move || run(kind));
             cases.push(Case::of(kind.cell(), name, run).needs(NetworkNamespaces));
         };
-        case("a_flood_evicts_half_open_connections_only", flood);
-        if kind.mode != Mode::FullNat {
+        if kind.mode == Mode::FullNat {
+            case("a_flood_evicts_half_open_connections_only", full_nat);
+        } else {
+            case("a_flood_evicts_half_open_connections_only", flood);
             case("what_is_evicted_keeps_its_backend", keeps);
+            case("old_half_open_connections_are_no_flood", no_flood);
         }
-        case("old_half_open_connections_are_no_flood", no_flood);
     }
     cases
 }
 
 /// Two buckets, at home in which is every connection: eight fit.
-const TINY: u32 = 1;
+const TINY: LoadOptions = LoadOptions {
+    max_connections: 1,
+    max_wide_connections: 1,
+    ..OPTIONS
+};
 const WAYS: usize = 8;
-/// So many young entries that make way are a flood, on however many CPUs they arrive: the tests' packets come on one or two.
-const A_FLOOD: u32 = 2 * Evictions::FLOOD as u32 + 50;
+/// So many in a moment are a flood, whichever of the CPUs they come in by.
+const FLOOD: u32 = Evictions::FLOOD as u32 * 16;
 
-fn flooding(kind: Kind) -> anyhow::Result<World> {
-    World::with_room(&[kind.service(3)], TINY)
+/// Somebody whom nothing is known of.
+struct Strangers(u32);
+
+impl Strangers {
+    /// So many open connections.
+    fn come(&mut self, world: &World, kind: Kind, many: u32) -> anyhow::Result<()> {
+        for _ in 0..many {
+            self.0 += 1;
+            world.pass(&kind.talk(self.0, 1).client_opens().bytes())?;
+        }
+        Ok(())
+    }
 }
 
-/// A client's first packet, to whichever server; `full-nat`'s own ports do not run out, since they are forgotten as well.
+/// The server that a client's first packet goes to.
 fn first_of(world: &World, kind: Kind, client: u32) -> anyhow::Result<u8> {
     world.server_of(&kind.talk(client, 1).client_opens())
 }
 
 /// Makes an entry established, as far as the mode's traffic does it.
-fn establish(world: &mut World, kind: Kind, client: u32) -> anyhow::Result<Talk> {
+fn establish(world: &World, kind: Kind, client: u32) -> anyhow::Result<Talk> {
     let server = first_of(world, kind, client)?;
     let own_port = world.connection(kind.client(client))?.own_port;
     let talk = kind.talk(client, server).by_own_port(own_port);
     if talk.is_answered() {
         world.pass(&talk.backend_accepts().bytes())?;
-        world.pass(&talk.client_says(b"").bytes())?;
-    } else {
-        world.pass(&talk.client_says(b"").bytes())?;
-        aging::entries(world, 2)?;
+    }
+    for _ in 0..3 {
         world.pass(&talk.client_says(b"").bytes())?;
     }
     assert_eq!(world.connection(talk.client)?.state, State::Established);
     Ok(talk)
 }
 
-fn flood(kind: Kind) -> anyhow::Result<usize> {
-    let mut world = flooding(kind)?;
-    let talks = [
-        establish(&mut world, kind, 1)?,
-        establish(&mut world, kind, 2)?,
-        establish(&mut world, kind, 3)?,
-    ];
-    let now = |world: &World| world.dataplane.now();
-    assert!(!world.dataplane.is_flooded(now(&world)?));
-    let rest = WAYS - talks.len();
-    // As many as there is room for: nothing is lost.
-    for number in 0..rest {
-        first_of(&world, kind, 100 + number as u32)?;
-    }
-    assert_eq!(
-        (world.dataplane.counters().evicted()?, world.connections()?.len()),
-        (0, WAYS)
-    );
-    assert!(!world.dataplane.is_flooded(now(&world)?));
-    let most = if kind.mode == Mode::FullNat { A_FLOOD } else { 1000 };
-    for number in 0..most {
-        first_of(&world, kind, 1000 + number)?;
-    }
-    assert_eq!(world.dataplane.counters().evicted()?, u64::from(most));
-    assert!(world.dataplane.is_flooded(now(&world)?));
-    assert_eq!(world.connections()?.len(), WAYS);
-    for talk in &talks {
+fn go_on(world: &World, talks: &[Talk]) -> anyhow::Result<()> {
+    for talk in talks {
         world.both("an established one goes on", talk, |frame| frame)?;
         assert_eq!(world.connection(talk.client)?.state, State::Established);
     }
-    Ok(world.checked() + most as usize)
+    Ok(())
+}
+
+fn flood(kind: Kind) -> anyhow::Result<usize> {
+    let mut world = World::alone(&[kind.service(3)], TINY)?;
+    let talks = [1, 2, 3].map(|client| establish(&world, kind, client));
+    let talks = talks.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let is_flooded =
+        |world: &World| -> anyhow::Result<bool> { Ok(world.dataplane.is_flooded(world.dataplane.now()?)) };
+    // As many as there is room for, chosen for in turn: nothing is lost.
+    let young: Vec<_> = (0..(WAYS - talks.len()) as u32)
+        .map(|number| first_of(&world, kind, 100 + number).map(|server| kind.talk(100 + number, server)))
+        .collect::<anyhow::Result<_>>()?;
+    assert!(!is_flooded(&world)?);
+
+    let mut strangers = Strangers(1000);
+    let counted = world.counting(|| strangers.come(&world, kind, 3))?;
+    assert_eq!(
+        counted,
+        [(Outcome::ToBackendUntracked.name(), 3)].into(),
+        "a few do without"
+    );
+    assert!(!is_flooded(&world)?, "a few are no flood");
+    let counted = world.counting(|| strangers.come(&world, kind, FLOOD))?;
+    assert_eq!(
+        counted,
+        [(Outcome::ToBackendUntracked.name(), u64::from(FLOOD))].into()
+    );
+    assert!(is_flooded(&world)?);
+    assert_eq!(world.dataplane.counters().evicted()?, 0);
+    for talk in &young {
+        world.forward("those that were before it go on", talk, talk.client_opens())?;
+    }
+    go_on(&world, &talks)?;
+
+    // When all that are young were chosen for by hashing, they make room for each other.
+    aging::flood(&mut world, 2, 0)?;
+    let counted = world.counting(|| strangers.come(&world, kind, FLOOD))?;
+    assert_eq!(counted, [(Outcome::ToBackend.name(), u64::from(FLOOD))].into());
+    assert_eq!(world.dataplane.counters().evicted()?, u64::from(FLOOD));
+    assert_eq!(world.connections()?.len(), WAYS);
+    go_on(&world, &talks)?;
+    Ok(world.checked() + 2)
+}
+
+/// Without an entry a new connection could not be served: it takes a half-open one's place at once, and its port with it.
+fn full_nat(kind: Kind) -> anyhow::Result<usize> {
+    let world = World::alone(&[kind.service(3)], TINY)?;
+    let talks = [1, 2, 3].map(|client| establish(&world, kind, client));
+    let talks = talks.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let mut strangers = Strangers(1000);
+    strangers.come(&world, kind, (WAYS - talks.len()) as u32)?;
+    assert_eq!(world.dataplane.counters().evicted()?, 0);
+    // As long as there are ports that have rested.
+    let counted = world.counting(|| strangers.come(&world, kind, 200))?;
+    assert_eq!(counted, [(Outcome::ToBackend.name(), 200)].into());
+    assert_eq!(world.dataplane.counters().evicted()?, 200);
+    assert_eq!(world.connections()?.len(), WAYS);
+    go_on(&world, &talks)?;
+    Ok(world.checked() + 1)
 }
 
 /// Opened while the table is flooded, and lost at once: the next packets, and answers, go on as if nothing had been.
 fn keeps(kind: Kind) -> anyhow::Result<usize> {
-    let world = flooding(kind)?;
-    for number in 0..WAYS as u32 + A_FLOOD {
-        first_of(&world, kind, 1000 + number)?;
-    }
+    let mut world = World::with_options(&[kind.service(3)], TINY)?;
+    aging::flood(&mut world, 2, 0)?;
+    let mut strangers = Strangers(1000);
     let mut servers = BTreeSet::new();
     for number in 0..30 {
         let server = first_of(&world, kind, number)?;
         servers.insert(server);
         let talk = kind.talk(number, server);
-        for lost in 0..2 * WAYS as u32 {
-            first_of(&world, kind, 10_000 + number * 100 + lost)?;
-        }
+        strangers.come(&world, kind, 2 * WAYS as u32)?;
         assert!(
             world.connections()?.iter().all(|it| it.client != talk.client),
             "it is evicted"
@@ -124,11 +171,12 @@ fn keeps(kind: Kind) -> anyhow::Result<usize> {
             let expected = Seen::to_client(&talk, &answer).named(Outcome::ToClientUntracked);
             world.expect("an answer", &answer.bytes(), &expected)?;
         }
-        let first = talk.client_opens();
-        assert_eq!(world.server_of(&first)?, server, "the first packet again");
-        for lost in 0..2 * WAYS as u32 {
-            first_of(&world, kind, 20_000 + number * 100 + lost)?;
-        }
+        assert_eq!(
+            world.server_of(&talk.client_opens())?,
+            server,
+            "the first packet again"
+        );
+        strangers.come(&world, kind, 2 * WAYS as u32)?;
         if kind.is_tcp() {
             let next = talk.client_says(b"data");
             let expected = Seen::to_backend(&talk, &next).named(Outcome::ToBackendAtRisk);
@@ -146,12 +194,14 @@ fn keeps(kind: Kind) -> anyhow::Result<usize> {
 
 /// What has been half-open for long is given up without anybody being under attack: the next connections go in turn.
 fn no_flood(kind: Kind) -> anyhow::Result<usize> {
-    let mut world = flooding(kind)?;
+    let mut world = World::alone(&[kind.service(3)], TINY)?;
     let turns = |world: &World, from: u32| {
-        (from..from + 6)
+        let clients = from..from + 6;
+        clients
             .map(|number| first_of(world, kind, number))
             .collect::<anyhow::Result<Vec<_>>>()
     };
+    let evicted = |world: &World| world.dataplane.counters().evicted();
     assert_eq!(turns(&world, 0)?, [1, 2, 3, 1, 2, 3]);
     aging::entries(&mut world, 5)?;
     assert_eq!(
@@ -159,41 +209,31 @@ fn no_flood(kind: Kind) -> anyhow::Result<usize> {
         [1, 2, 3, 1, 2, 3],
         "two found room, four were given some"
     );
-    assert_eq!(world.dataplane.counters().evicted()?, 4);
-    let now = world.dataplane.now()?;
-    assert!(!world.dataplane.is_flooded(now));
+    assert_eq!(evicted(&world)?, 4);
     aging::entries(&mut world, 20)?;
     assert_eq!(
         turns(&world, 200)?,
         [1, 2, 3, 1, 2, 3],
         "what is over makes room without a word"
     );
-    assert_eq!(world.dataplane.counters().evicted()?, 4);
-    // Now all are young; but a few are no flood.
-    assert_eq!(turns(&world, 300)?, [1, 2, 3, 1, 2, 3]);
+    assert_eq!(evicted(&world)?, 4);
     assert!(!world.dataplane.is_flooded(world.dataplane.now()?));
-    for number in 0..A_FLOOD {
-        first_of(&world, kind, 1000 + number)?;
-    }
-    assert!(world.dataplane.is_flooded(world.dataplane.now()?));
-    let by_hash: Vec<_> = (400..430)
-        .map(|n| first_of(&world, kind, n))
-        .collect::<anyhow::Result<_>>()?;
-    let again: Vec<_> = (400..430)
-        .map(|n| first_of(&world, kind, n))
-        .collect::<anyhow::Result<_>>()?;
-    assert_eq!(by_hash, again);
-    let in_turn: Vec<_> = [1, 2, 3].into_iter().cycle().take(30).collect();
-    assert_ne!(by_hash, in_turn);
-    aging::flood(&mut world, 7)?;
-    assert_eq!(first_of(&world, kind, 400)?, by_hash[0], "not long ago");
+
+    // During a flood, and for a while after it, by hashing.
+    aging::flood(&mut world, 9, 7)?;
+    let by_hash = turns(&world, 400)?;
+    assert_eq!(turns(&world, 400)?, by_hash);
     aging::entries(&mut world, 2000)?;
-    aging::flood(&mut world, 9)?;
-    assert!(!world.dataplane.is_flooded(world.dataplane.now()?));
-    let turns = turns(&world, 500)?;
-    assert!(
-        turns.windows(2).all(|pair| pair[1] == pair[0] % 3 + 1),
-        "in turn again: {turns:?}"
+    aging::flood(&mut world, 12, 9)?;
+    assert_eq!(
+        turns(&world, 500)?,
+        turns_from(turns(&world, 600)?[0]),
+        "in turn again"
     );
-    Ok(90)
+    Ok(40)
+}
+
+/// Six turns, of three servers, of which this one is the first; it was its turn six turns later as well.
+fn turns_from(first: u8) -> Vec<u8> {
+    (0..6).map(|number| (first - 1 + number) % 3 + 1).collect()
 }

@@ -43,14 +43,14 @@ fn edges(kind: Kind) -> anyhow::Result<usize> {
     for (number, port) in (0u16..).zip([RANGE.0, RANGE.0 + 1, 7500, RANGE.1]) {
         let talk = kind
             .talk(number.into(), 1)
-            .to_port(port)
+            .at_port(port)
             .by_own_port(FIRST_OWN_PORT + number);
         world.establish(&talk)?;
         world.both("data", &talk, |frame| frame)?;
         assert_eq!(world.connection(talk.client)?.vip_port, port);
     }
     for port in [RANGE.0 - 1, RANGE.1 + 1, 1, 80, 65_535, 0] {
-        let talk = kind.talk(9, 1).to_port(port);
+        let talk = kind.talk(9, 1).at_port(port);
         for frame in [talk.client_opens(), talk.client_says(b"x")] {
             world.unchanged(&format!("port {port}"), Outcome::NotOurs, &frame)?;
         }
@@ -74,7 +74,7 @@ fn ports(kind: Kind) -> anyhow::Result<usize> {
         .map(|number| {
             let server = (number % 3) as u8 + 1;
             let own_port = FIRST_OWN_PORT + number / 3;
-            kind.talk(1, server).to_port(7100 + number).by_own_port(own_port)
+            kind.talk(1, server).at_port(7100 + number).by_own_port(own_port)
         })
         .collect();
     for talk in &talks {
@@ -115,9 +115,9 @@ fn one_port_first(kind: Kind) -> anyhow::Result<usize> {
         let world = World::new(&services)?;
         let to_one = Talk {
             backend: backend.clone(),
-            ..single.talk(1, 2).to_port(7443)
+            ..single.talk(1, 2).at_port(7443)
         };
-        let to_range = kind.talk(1, 1).to_port(7444);
+        let to_range = kind.talk(1, 1).at_port(7444);
         for talk in [&to_one, &to_range] {
             world.establish(talk)?;
         }
@@ -126,7 +126,7 @@ fn one_port_first(kind: Kind) -> anyhow::Result<usize> {
         }
         if kind.is_answered() {
             // The range's backend has that port as well; nothing of the range comes from there.
-            let stray = kind.talk(1, 1).to_port(7443).backend_says(b"?");
+            let stray = kind.talk(1, 1).at_port(7443).backend_says(b"?");
             world.unchanged("from the range's backend", Outcome::NoConnection, &stray)?;
         }
     }
@@ -142,7 +142,7 @@ fn any_port(kind: Kind) -> anyhow::Result<usize> {
     for (number, port) in (0u16..).zip([1, 22, 443, 8443, 50_000, 65_535]) {
         let talk = kind
             .talk(number.into(), 1)
-            .to_port(port)
+            .at_port(port)
             .by_own_port(FIRST_OWN_PORT + number);
         world.establish(&talk)?;
         world.both("data", &talk, |frame| frame)?;
@@ -150,7 +150,7 @@ fn any_port(kind: Kind) -> anyhow::Result<usize> {
     world.unchanged(
         "port 0",
         Outcome::NotOurs,
-        &kind.talk(9, 1).to_port(0).client_opens(),
+        &kind.talk(9, 1).at_port(0).client_opens(),
     )?;
     Ok(world.checked())
 }

@@ -44,13 +44,9 @@ impl Talk {
     }
 
     /// To another port of the VIP.
-    pub fn to_port(mut self, port: u16) -> Self {
+    pub fn at_port(mut self, port: u16) -> Self {
         self.vip.set_port(port);
         self
-    }
-
-    pub fn is_tcp(&self) -> bool {
-        self.protocol == Protocol::Tcp
     }
 
     /// Whether the backend's answers come by the balancer.

@@ -83,9 +83,9 @@ impl World {
         Self::on(Leased::shared(options)?, services)
     }
 
-    /// With a program that nobody else has, to be attached.
-    pub fn alone(services: &[ServiceEntry]) -> anyhow::Result<Self> {
-        Self::on(Leased::alone()?, services)
+    /// With a program that nobody else has had, or will have.
+    pub fn alone(services: &[ServiceEntry], options: LoadOptions) -> anyhow::Result<Self> {
+        Self::on(Leased::alone(options)?, services)
     }
 
     fn on(dataplane: Leased, services: &[ServiceEntry]) -> anyhow::Result<Self> {

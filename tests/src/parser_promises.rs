@@ -1,6 +1,11 @@
 //! What holds of the parser's answer for any bytes whatever. `lb-common` tests it, and the fuzz target `parser` hunts for bytes
 //! of which it does not hold; both include this file.
 
+#![allow(
+    clippy::panic,
+    reason = "a promise that is broken is noticed by a panic, as in any test"
+)]
+
 use std::net::IpAddr;
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, SlicedPacket, TransportSlice};

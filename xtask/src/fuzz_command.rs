@@ -24,6 +24,9 @@ const VERSION: &str = "0.13.2";
 /// How many lines of libFuzzer's are shown when it finds something: the panic, the input, how to repeat it.
 const SHOWN_LINES: usize = 60;
 
+/// What cargo-fuzz draws a line with under what libFuzzer said.
+const RULE: char = '─';
+
 /// Fuzz the parsers: of frames, of the configuration
 #[derive(clap::Args)]
 pub struct Args {
@@ -33,6 +36,9 @@ pub struct Args {
     /// How often it is run [default: 10000000 for parser, 100000 for configuration]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     executions: Option<u64>,
+    /// Run it with this input only, such as one that was found
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with = "executions")]
+    input: Option<PathBuf>,
     /// Watch memory accesses as well, which takes about ten times as long
     #[arg(long)]
     address_sanitizer: bool,
@@ -78,6 +84,7 @@ impl Args {
         Self {
             target: None,
             executions: None,
+            input: None,
             address_sanitizer: false,
         }
     }
@@ -104,7 +111,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for target in targets {
         fuzzer.build(target)?;
         let executions = args.executions.unwrap_or(target.default_executions());
-        if !fuzzer.run(target, executions)? {
+        let input = match &args.input {
+            Some(file) => Input::File(file.clone()),
+            None => Input::Any(executions),
+        };
+        if !fuzzer.run(target, &input)? {
             code = ExitCode::FAILURE;
         }
         if let Some(code) = interrupt::received() {
@@ -160,6 +171,14 @@ fn is_right_version(program: &Path) -> bool {
     answer.is_some_and(|answer| answer.trim() == format!("{CARGO_FUZZ} {VERSION}"))
 }
 
+/// What a target is run with.
+enum Input {
+    /// So many inputs, which libFuzzer makes up.
+    Any(u64),
+    /// This one.
+    File(PathBuf),
+}
+
 /// cargo-fuzz, and how it is to be run.
 struct Fuzzer {
     cargo_fuzz: PathBuf,
@@ -191,14 +210,23 @@ impl Fuzzer {
     }
 
     /// Whether nothing was found.
-    fn run(&self, target: Target, executions: u64) -> Result<bool> {
+    fn run(&self, target: Target, input: &Input) -> Result<bool> {
         let start = Instant::now();
         let mut command = self.command("run", target);
+        match input {
+            Input::Any(executions) => command.arg("--").arg(format!("-runs={executions}")),
+            Input::File(file) => {
+                let file = file
+                    .canonicalize()
+                    .with_context(|| format!("cannot find {}", file.display()))?;
+                command.arg(file).arg("--")
+            }
+        };
         command
-            .arg("--")
-            .arg(format!("-runs={executions}"))
             .arg(format!("-max_len={}", target.longest_input()))
             .args(["-timeout=10", "-print_final_stats=1"])
+            // A backtrace leads through libFuzzer, and what a panic says is lost before it.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -216,10 +244,11 @@ impl Fuzzer {
         for line in &said.last_lines {
             eprintln!("{line}");
         }
-        eprintln!(
-            "{}: input was found that it does not stand; see above",
-            target.name()
-        );
+        let name = target.name();
+        eprintln!("{name}: failed ({status})");
+        if let Some(found) = &said.found {
+            eprintln!("to repeat it: cargo xtask fuzz --target {name} --input {found}");
+        }
         Ok(false)
     }
 }
@@ -228,15 +257,23 @@ impl Fuzzer {
 #[derive(Debug, Default)]
 struct Said {
     executions: Option<u64>,
+    /// The file with the input that was not stood.
+    found: Option<String>,
     last_lines: VecDeque<String>,
 }
 
 impl Said {
     fn read(output: impl Read) -> Result<Self> {
         let mut said = Self::default();
+        let mut is_cargos = false;
         for line in BufReader::new(output).split(b'\n') {
             let line = line.context("cannot read what the fuzzer says")?;
-            said.note(String::from_utf8_lossy(&line).into_owned());
+            let line = String::from_utf8_lossy(&line).into_owned();
+            // What cargo-fuzz adds is of use only to who has it on the PATH.
+            is_cargos |= line.starts_with(RULE);
+            if !is_cargos {
+                said.note(line);
+            }
         }
         Ok(said)
     }
@@ -244,6 +281,9 @@ impl Said {
     fn note(&mut self, line: String) {
         if let Some(number) = line.strip_prefix("stat::number_of_executed_units:") {
             self.executions = number.trim().parse().ok();
+        }
+        if let Some((_, file)) = line.split_once("Test unit written to ") {
+            self.found = Some(file.to_owned());
         }
         if self.last_lines.len() == SHOWN_LINES {
             self.last_lines.pop_front();
@@ -257,7 +297,7 @@ impl Said {
             .context("the fuzzer does not say how often it ran")?;
         let name = target.name();
         Ok(format!(
-            "{name}: {executions} executions in {:.0} s, no crash",
+            "{name}: executed {executions} times in {:.0} s, no crash",
             took.as_secs_f64()
         ))
     }
@@ -272,7 +312,7 @@ mod tests {
         let text = "#2\tINITED cov: 12\nDone 500 runs in 3 second(s)\nstat::number_of_executed_units: 501\nstat::peak_rss_mb: 30\n";
         let said = Said::read(text.as_bytes()).unwrap();
         let summary = said.summary(Target::Parser, Duration::from_millis(2600)).unwrap();
-        assert_eq!(summary, "parser: 501 executions in 3 s, no crash");
+        assert_eq!(summary, "parser: executed 501 times in 3 s, no crash");
         assert!(
             Said::read(&b"Done 500 runs\n"[..])
                 .unwrap()
@@ -282,11 +322,17 @@ mod tests {
     }
 
     #[test]
-    fn of_a_crash_the_end_is_shown() {
-        let text: String = (0..1000).map(|line| format!("line {line}\n")).collect();
+    fn of_a_crash_the_end_is_shown_and_where_the_input_is() {
+        let lines: String = (0..1000).map(|line| format!("line {line}\n")).collect();
+        let text =
+            format!("{lines}artifact_prefix='a/'; Test unit written to a/crash-1\n────\nMinimize with:\n");
         let said = Said::read(text.as_bytes()).unwrap();
         assert_eq!(said.last_lines.len(), SHOWN_LINES);
-        assert_eq!(said.last_lines.back().map(String::as_str), Some("line 999"));
+        assert_eq!(
+            said.last_lines.iter().rev().nth(1).map(String::as_str),
+            Some("line 999")
+        );
+        assert_eq!(said.found.as_deref(), Some("a/crash-1"));
     }
 
     #[test]

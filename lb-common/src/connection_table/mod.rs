@@ -72,6 +72,8 @@ pub enum Inserted<'a, W, const K: usize> {
     Exists(&'a Way<W, K>, Value),
     /// Only living connections all around.
     Full,
+    /// Only living connections all around, and half-open ones that were spared.
+    Spared,
 }
 
 impl<W: Default, const K: usize> Default for Way<W, K> {
@@ -235,11 +237,27 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
     /// Stores a new connection. Call [`Self::find`] first: this does not look for an entry with this key.
     #[inline(always)]
     pub fn insert(&self, key: &[u64; K], value: Value, now: Tick) -> Inserted<'a, W, K> {
+        self.insert_sparing(key, value, now, |_| false)
+    }
+
+    /// The same, but a half-open connection that has time left keeps its place if it is one to `spare`. The one that is asked
+    /// about is that which has the least time left.
+    #[inline(always)]
+    pub fn insert_sparing(
+        &self,
+        key: &[u64; K],
+        value: Value,
+        now: Tick,
+        spare: impl Fn(Value) -> bool,
+    ) -> Inserted<'a, W, K> {
         // Losing a way to another CPU three times in a row means a storm on two buckets: serve it statelessly.
         for _ in 0..3 {
             let (position, observed, rank) = self.victim(now);
             if rank >= RANK_NEVER {
                 return Inserted::Full;
+            }
+            if rank == RANK_HALF_OPEN && spare(observed) {
+                return Inserted::Spared;
             }
             // Between the scoring and this look another CPU may have put a connection there that must stay, or taken one away.
             let observed_rank = eviction_score(observed, now) >> RANK_SHIFT;

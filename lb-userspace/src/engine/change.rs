@@ -413,7 +413,14 @@ mod tests {
 
         // Added while the service had several ports.
         let mut without_port = Overrides::default();
-        without_port.apply_add("www", &Backend { port: None, ..web3.clone() }, None);
+        without_port.apply_add(
+            "www",
+            &Backend {
+                port: None,
+                ..web3.clone()
+            },
+            None,
+        );
         let (kept, _) = still_meaningful(&file, &without_port).unwrap();
         let added = kept.get("www", "web3").and_then(|change| change.added.clone());
         assert_eq!(added.unwrap().port, web3.port);

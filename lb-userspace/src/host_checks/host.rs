@@ -39,7 +39,8 @@ impl Host {
             let own: u8 = sysctl(&format!("ipv4/conf/{interface}/rp_filter"))?;
             Some((interface.clone(), own.max(all?)))
         });
-        let accepts = |interface: &str| -> Option<u8> { sysctl(&format!("ipv4/conf/{interface}/accept_local")) };
+        let accepts =
+            |interface: &str| -> Option<u8> { sysctl(&format!("ipv4/conf/{interface}/accept_local")) };
         let rejects = |interface: &&String| (accepts("all"), accepts(interface)) == (Some(0), Some(0));
         let indexes = nix::net::if_::if_nameindex();
         let interfaces = indexes

@@ -90,7 +90,11 @@ fn own_sources(config: &Config, host: &Host) -> Vec<String> {
     };
     let warn = |interface: &String| {
         let key = format!("net/ipv4/conf/{interface}/accept_local");
-        let key = if interface.contains('.') { key } else { key.replace('/', ".") };
+        let key = if interface.contains('.') {
+            key
+        } else {
+            key.replace('/', ".")
+        };
         format!(
             "{interface} takes no packet from an address of this host, which the VIP {} is: a reply that comes by it and              is handed to the kernel (its next hop is not known yet, or it has to be cut into fragments) is dropped; fix:              `sysctl -w {key}=1`",
             service.vip

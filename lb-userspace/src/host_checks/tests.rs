@@ -130,7 +130,11 @@ fn replies_that_would_be_taken_for_forged() {
     };
     says(
         vip_is_here,
-        &[&["eth1", "the VIP 203.0.113.10", "`sysctl -w net.ipv4.conf.eth1.accept_local=1`"]],
+        &[&[
+            "eth1",
+            "the VIP 203.0.113.10",
+            "`sysctl -w net.ipv4.conf.eth1.accept_local=1`",
+        ]],
     );
     let elsewhere = |facts: &mut Facts| {
         vip_is_here(facts);

@@ -13,7 +13,7 @@ pub(crate) struct Shared(Arc<Mutex<State>>);
 
 enum State {
     Planned(Plan),
-    Up(Lab),
+    Up(Box<Lab>),
     /// Why it could not be brought up: the reason is every test's.
     Failed(String),
 }
@@ -42,7 +42,7 @@ impl Shared {
             let failed = State::Failed("bringing it up panicked".to_owned());
             if let State::Planned(plan) = std::mem::replace(&mut *state, failed) {
                 *state = match up(plan) {
-                    Ok(lab) => State::Up(lab),
+                    Ok(lab) => State::Up(Box::new(lab)),
                     Err(error) => State::Failed(format!("{error:#}")),
                 };
             }

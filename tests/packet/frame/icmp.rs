@@ -6,7 +6,7 @@ use etherparse::icmpv4::{self, DestUnreachableHeader};
 use etherparse::icmpv6::{self, DestUnreachableCode};
 use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type};
 
-use super::{Content, Frame, Header, MTU, Packet};
+use super::{Content, Frame, Header, Packet};
 
 /// What an error says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,11 +175,6 @@ impl Frame {
             Header::V6 { header, .. } => header.flow_label = etherparse::Ipv6FlowLabel::ZERO,
         }
         self
-    }
-
-    /// The largest packet of TCP or UDP from one to another.
-    pub fn is_longer_than(&self, mtu: usize) -> bool {
-        self.packet.bytes().len() > mtu.min(MTU)
     }
 
     /// An error from a router, or a host, as it comes in a frame.

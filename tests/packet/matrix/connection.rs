@@ -77,15 +77,17 @@ fn tcp(world: &World, talk: &Talk) -> anyhow::Result<()> {
 fn one_sided_tcp(world: &World, talk: &Talk) -> anyhow::Result<()> {
     world.open("SYN", talk)?;
     state(world, talk, State::SynSeen)?;
-    world.forward("the same SYN again", talk, talk.client_opens())?;
-    state(world, talk, State::SynSeen)?;
     world.forward("ACK", talk, talk.client_says(b""))?;
     state(world, talk, State::Unconfirmed)?;
     world.forward("request", talk, talk.client_says(b"GET / HTTP/1.1\r\n"))?;
+    state(world, talk, State::Unconfirmed)?;
+    world.forward("an ACK of the response", talk, talk.client_says(b""))?;
+    state(world, talk, State::Established)?;
     world.forward("FIN", talk, talk.client_says(b"").fin())?;
+    state(world, talk, State::ClientFin)?;
     world.forward("last ACK", talk, talk.client_says(b""))?;
     world.forward("RST", talk, talk.client_sends().rst())?;
-    state(world, talk, State::Closed)
+    state(world, talk, State::Reset)
 }
 
 fn udp(world: &World, talk: &Talk) -> anyhow::Result<()> {
@@ -95,13 +97,17 @@ fn udp(world: &World, talk: &Talk) -> anyhow::Result<()> {
     state(world, talk, State::Unconfirmed)?;
     if talk.is_answered() {
         world.answer("an answer", talk, talk.backend_says(b"answer"))?;
+        state(world, talk, State::SynAckSeen)?;
+        world.answer("another one", talk, talk.backend_says(b"more"))?;
+        state(world, talk, State::SynAckSeen)?;
+        world.forward("the client goes on", talk, talk.client_says(&[1; 1400]))?;
         state(world, talk, State::Established)?;
-        world.forward("and on", talk, talk.client_says(&[1; 1400]))?;
         world.answer("and on", talk, talk.backend_says(&[2; 1400]))?;
         world.answer("without payload", talk, talk.backend_says(b""))?;
-        state(world, talk, State::Established)?;
     }
-    world.forward("without payload", talk, talk.client_says(b""))
+    world.forward("without payload", talk, talk.client_says(b""))?;
+    world.forward("and on", talk, talk.client_says(b"on"))?;
+    state(world, talk, State::Established)
 }
 
 fn stateless(world: &World, talk: &Talk) -> anyhow::Result<()> {

@@ -8,7 +8,9 @@
 )]
 
 mod damage;
+mod header;
 mod make;
+mod payload;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -243,6 +243,14 @@ fn a_seed_gives_the_same_frames_again_and_another_one_others() {
     );
 }
 
+/// Found by the fuzzer: so many long extension headers as to be longer than a frame may be.
+#[test]
+fn no_frame_is_too_long() {
+    for seed in [386_495_552, 488_953_024] {
+        assert!(RandomFrames::new(seed, &[]).next_whole().bytes.len() <= LONGEST);
+    }
+}
+
 #[test]
 fn most_packets_are_between_the_given_endpoints() {
     let [vip, vip6]: [SocketAddr; 2] = [

@@ -2,6 +2,7 @@
 
 mod any_bytes;
 mod errors;
+mod extensions;
 mod frames;
 mod headers;
 mod made;
