@@ -1,6 +1,7 @@
 //! Twenty megabytes through a way that loses every fifth packet, and through a long one that changes their order: whatever
 //! is sent again, late or twice goes to the same server, and all of it arrives.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,9 @@ const WAN: Wan = Wan {
 /// So that no datagram is cut into fragments, not in a tunnel either: of one whose fragments change their order only the first
 /// gets through, and fills the server's memory for those that wait for the rest.
 const BLOCK: usize = 1300;
-const CONNECTIONS: usize = 20;
+/// Connections that share the bytes, and how many of them are open at a time.
+const PIECES: u64 = 100;
+const AT_A_TIME: usize = 20;
 const LOSS_PERCENT: u8 = 20;
 /// With every fifth packet lost, the third or fourth repetition of one may be lost as well, and is waited for twice as long
 /// each time.
@@ -111,8 +114,8 @@ struct Took {
     resent: u64,
 }
 
-/// TCP shares the bytes among several connections: through such losses its speed is a matter of luck, and a single one may
-/// take minutes. With `--full` it may.
+/// TCP shares the bytes among many connections, of which some are open at a time: through such losses the speed of one is a
+/// matter of luck, and a single one may take minutes. With `--full` it may.
 fn with_losses(lab: &Lab, kind: Kind) -> Result<Took> {
     if kind.protocol == Protocol::Udp {
         return both_ways(lab, kind, MANY);
@@ -121,12 +124,21 @@ fn with_losses(lab: &Lab, kind: Kind) -> Result<Took> {
         both_ways(lab, kind, MANY)?;
     }
     let started = Instant::now();
+    let left = AtomicU64::new(PIECES);
+    let take_turns = || {
+        while left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
+        {
+            both_ways(lab, kind, MANY / PIECES)?;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
     thread::scope(|scope| {
-        let threads =
-            [(); CONNECTIONS].map(|()| scope.spawn(|| both_ways(lab, kind, MANY / CONNECTIONS as u64)));
+        let threads = [(); AT_A_TIME].map(|()| scope.spawn(take_turns));
         threads
             .into_iter()
-            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?.map(drop))
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
     })?;
     Ok(Took {
         elapsed: started.elapsed(),

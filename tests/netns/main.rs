@@ -4,6 +4,7 @@ mod bad_input;
 mod balance;
 mod drain;
 mod failover;
+mod failover_wide;
 mod flood;
 mod handoff;
 mod lab;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         surroundings::cases(),
         flood::cases(),
         failover::cases(),
+        failover_wide::cases(),
         drain::cases(),
         handoff::cases(),
         reload::cases(),

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::harness::Case;
 use xtask::lab::{Lab, LabOptions, Mode, Node, TRANSFER_PORT, Topology};
 use xtask::transfer::Protocol;
-use xtask::transfer::client::{Connection, Datagrams, Direction, Report, transfer};
+use xtask::transfer::client::{Connection, Datagrams, Direction, Report};
 
 use crate::path_mtu::upload_through_tunnel;
-use crate::support::counted::nothing_wrong;
+use crate::support::counted::{nothing_wrong, outcome};
 use crate::support::kind::{Kind, prepare};
 use crate::support::shared::Shared;
 use crate::support::{measured, path_mtu};
@@ -48,6 +48,7 @@ const HTTPS: u16 = 443;
 const MANY: u64 = 20_000_000;
 /// What further services carry.
 const SOME: u64 = 300_000;
+const LONG_BLOCK: usize = 4400;
 
 fn of_lab(prefix: &'static str, topology: Topology, mode: Mode) -> Vec<Case> {
     let name = |what: &str| format!("modes/{}/{}/{what}", topology.name(), mode.name());
@@ -119,22 +120,20 @@ fn check(lab: &Lab, kind: Kind) -> Result<usize> {
     if kind.protocol == Protocol::Tcp {
         case("HTTPS", https(lab, kind))?;
     }
-    for direction in [Direction::Get, Direction::Put] {
-        case("20 MB", carries(lab, kind, PLAIN, direction, MANY))?;
-        for port in [RANGE.0, RANGE.1] {
-            case("several ports", carries(lab, kind, port, direction, SOME))?;
-        }
-        if maps_ports(kind) {
-            case("another port", carries(lab, kind, MAPPED.0, direction, SOME))?;
-        }
-        if can_be_stateless(kind) {
-            case("stateless", carries(lab, kind, STATELESS, direction, SOME))?;
-        }
-        if kind.protocol == Protocol::Udp {
-            case("fragments", in_fragments(lab, kind, direction))?;
+    let mut ports = vec![PLAIN, RANGE.0, RANGE.1];
+    if maps_ports(kind) {
+        ports.push(MAPPED.0);
+    }
+    if can_be_stateless(kind) {
+        ports.push(STATELESS);
+    }
+    for port in ports {
+        for direction in [Direction::Get, Direction::Put] {
+            case("bytes", carries(lab, kind, port, direction))?;
         }
     }
     if kind.protocol == Protocol::Udp {
+        case("fragments", in_fragments(lab, kind))?;
         for length in [1473, 9000, 40_000] {
             case("a long datagram", echoes(lab, kind, length))?;
         }
@@ -181,33 +180,50 @@ fn https(lab: &Lab, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-fn carries(lab: &Lab, kind: Kind, port: u16, direction: Direction, bytes: u64) -> Result<()> {
+fn carries(lab: &Lab, kind: Kind, port: u16, direction: Direction) -> Result<()> {
     let to = kind.to(port);
+    let bytes = if port == PLAIN { MANY } else { SOME };
     let report = lab
-        .namespace(Node::Client)
-        .run(|| transfer(kind.protocol, direction, to, bytes))
+        .transfer(kind.protocol, direction, to, bytes)
         .with_context(|| format!("{direction:?} {bytes} bytes, {to}"))?;
     assert_seen(lab, kind, &report)?;
     if bytes == MANY {
         measured(&format!(
-            "{} {direction:?}: {:.0} MB/s{}",
+            "{} {direction:?}: {:.0} MB/s, {} datagrams sent again",
             kind.slug(),
             bytes as f64 / report.elapsed.as_secs_f64() / 1e6,
-            match report.resent {
-                0 => String::new(),
-                resent => format!(", {resent} datagrams sent again"),
-            }
+            report.resent,
         ));
     }
     Ok(())
 }
 
-/// Datagrams of three or four fragments.
-fn in_fragments(lab: &Lab, kind: Kind, direction: Direction) -> Result<()> {
-    let report = lab
-        .namespace(Node::Client)
-        .run(|| Datagrams::open(kind.to(PLAIN))?.transfer(direction, SOME, 4400))?;
-    assert_seen(lab, kind, &report)
+/// Datagrams of three or four fragments, both ways.
+fn in_fragments(lab: &Lab, kind: Kind) -> Result<()> {
+    let fragments = |towards: &str| outcome(lab, &format!("fragment_to_{towards}"));
+    let before = (fragments("backend")?, fragments("client")?);
+    for direction in [Direction::Get, Direction::Put] {
+        let report = lab
+            .namespace(Node::Client)
+            .run(|| Datagrams::open(kind.to(PLAIN))?.transfer(direction, SOME, LONG_BLOCK))?;
+        assert_seen(lab, kind, &report)?;
+    }
+    let (to_backend, to_client) = (fragments("backend")? - before.0, fragments("client")? - before.1);
+    let least = SOME / LONG_BLOCK as u64 * 2;
+    ensure!(
+        to_backend >= least,
+        "only {to_backend} fragments went to backends"
+    );
+    let are_seen = !kind.mode.backends_have_the_vip();
+    ensure!(
+        if are_seen {
+            to_client >= least
+        } else {
+            to_client == 0
+        },
+        "{to_client} fragments went to clients"
+    );
+    Ok(())
 }
 
 /// A datagram of so many bytes there and back.
