@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use lb::config::Protocol;
 use lb::dataplane::{BackendEntry, Forwarding, PortLease, ServiceEntry};
@@ -136,6 +137,7 @@ fn living(kind: Kind) -> anyhow::Result<usize> {
     world.both("one of them is kept", &talks[1], |frame| frame)?;
     let now = world.dataplane.now()?;
     assert_eq!(world.dataplane.connections().sweep(now), 1);
+    std::thread::sleep(Duration::from_millis(11));
     let next = kind.talk(7, 1);
     world.open("in its place", &next)?;
     if kind.is_tcp() {
@@ -166,6 +168,8 @@ fn rests(kind: Kind) -> anyhow::Result<usize> {
     let next = kind.talk(2, 1);
     world.unchanged("at once", Outcome::PortsExhausted, &next.client_opens())?;
     aging::ports(&mut world, 3)?;
+    // Where all were taken nobody tries again in the same jiffy.
+    std::thread::sleep(Duration::from_millis(11));
     world.establish(&next)?;
     if kind.is_tcp() {
         let last = first.client_says(b"");

@@ -4,13 +4,15 @@
 //! evictions among them, which only ever count up.
 
 use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::Pod;
-use aya::maps::{Array, HashMap, PerCpuArray, PerCpuValues};
+use aya::maps::{HashMap, Map, PerCpuArray, PerCpuValues};
 use lb::dataplane::{Dataplane, LoadOptions, Object};
 use lb_common::tick::Tick;
+use memmap2::MmapOptions;
 
 /// The load balancer among the kernel crate's binaries.
 const OBJECT: &str = "lb-ebpf";
@@ -110,11 +112,15 @@ fn clean(dataplane: &mut Dataplane) -> anyhow::Result<()> {
     let now = dataplane.now()?;
     // No timeout of a test is as long.
     dataplane.connections().sweep(Tick(now.0.wrapping_add(20_000)));
-    zero::<[u64; 8]>(dataplane, "SERVICE_STATES")?;
-    zero::<[u64; 8]>(dataplane, "PRESSURE")?;
-    zero::<[u64; 4]>(dataplane, "BACKEND_STATES")?;
-    zero::<[u64; 4]>(dataplane, "PORTS")?;
-    zero::<[u64; 2]>(dataplane, "RETURN_HOP_TABLE")?;
+    for map in [
+        "SERVICE_STATES",
+        "PRESSURE",
+        "BACKEND_STATES",
+        "PORTS",
+        "RETURN_HOP_TABLE",
+    ] {
+        zero(dataplane, map)?;
+    }
     forget_fragments(dataplane)?;
     zero_on_all_cpus::<u64>(dataplane, "ICMP_SENT")
 }
@@ -129,14 +135,20 @@ fn zero_on_all_cpus<T: Pod + Default>(dataplane: &mut Dataplane, name: &str) -> 
     Ok(())
 }
 
-fn zero<T: Pod + Default + PartialEq>(dataplane: &mut Dataplane, name: &str) -> anyhow::Result<()> {
-    let map = dataplane.ebpf_mut().map_mut(name).context(name.to_owned())?;
-    let mut array: Array<_, T> = Array::try_from(map)?;
-    for index in 0..array.len() {
-        if array.get(&index, 0)? != T::default() {
-            array.set(index, T::default(), 0)?;
-        }
-    }
+/// An array that user space may map into its memory.
+fn zero(dataplane: &mut Dataplane, name: &str) -> anyhow::Result<()> {
+    let Some(Map::Array(array)) = dataplane.ebpf_mut().map_mut(name) else {
+        bail!("there is no array {name}");
+    };
+    let info = array.info()?;
+    let length = info.value_size() as usize * info.max_entries() as usize;
+    // SAFETY: no program runs, and nobody else has references into it: what the daemon's own mapping gives out are atomics.
+    let mut memory = unsafe {
+        MmapOptions::new()
+            .len(length)
+            .map_mut(array.fd().as_fd().as_raw_fd())?
+    };
+    memory.fill(0);
     Ok(())
 }
 

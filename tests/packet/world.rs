@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -38,6 +39,15 @@ pub struct World {
     backends: BTreeSet<u16>,
     /// Frames of which everything was compared.
     checked: AtomicUsize,
+    /// The counters after the last frame that was observed, unless others came after it.
+    counted: Mutex<Option<Counted>>,
+}
+
+/// All counters.
+#[derive(Debug, Clone)]
+struct Counted {
+    outcomes: BTreeMap<&'static str, u64>,
+    backends: BTreeMap<u16, BackendCounters>,
 }
 
 /// `web1`, `web2`, … at 198.18.N.2:8443, ids 1, 2, …
@@ -93,6 +103,7 @@ impl World {
             dataplane,
             backends: BTreeSet::new(),
             checked: AtomicUsize::new(0),
+            counted: Mutex::new(None),
         };
         world.publish(services)?;
         Ok(world)
@@ -107,6 +118,7 @@ impl World {
         self.dataplane.publish(&Snapshot::build(services)?, smallest_mtu);
         let backends = services.iter().flat_map(|service| &service.backends);
         self.backends.extend(backends.map(|backend| backend.id));
+        self.forget_counters();
         Ok(())
     }
 
@@ -117,6 +129,11 @@ impl World {
 
     /// What a frame that comes in by the loopback device comes to, without looking at counters: the action and the frame.
     pub fn pass(&self, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
+        self.forget_counters();
+        self.send(frame)
+    }
+
+    fn send(&self, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
         let mut out = vec![0; frame.len() + 128];
         let result = self.dataplane.run(frame, &mut out)?;
         out.truncate(result.data_size_out as usize);
@@ -124,7 +141,7 @@ impl World {
     }
 
     /// The same for a frame that comes in by another interface, which must have an XDP program.
-    pub fn pass_from(&self, interface_index: u32, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
+    fn send_from(&self, interface_index: u32, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
         let context = [0, frame.len() as u32, 0, interface_index, 0, 0].map(u32::to_ne_bytes);
         let mut out = vec![0; frame.len() + 128];
@@ -139,30 +156,40 @@ impl World {
     }
 
     pub fn run(&self, frame: &[u8]) -> anyhow::Result<Seen> {
-        self.observe(|| self.pass(frame))
+        self.observe(|| self.send(frame))
     }
 
     pub fn run_from(&self, interface_index: u32, frame: &[u8]) -> anyhow::Result<Seen> {
-        self.observe(|| self.pass_from(interface_index, frame))
+        self.observe(|| self.send_from(interface_index, frame))
     }
 
-    fn observe(&self, pass: impl FnOnce() -> anyhow::Result<(u32, Vec<u8>)>) -> anyhow::Result<Seen> {
-        let (outcomes, backends) = (self.outcomes()?, self.backends()?);
-        let (action, frame) = pass()?;
-        Ok(Seen {
+    fn observe(&self, send: impl FnOnce() -> anyhow::Result<(u32, Vec<u8>)>) -> anyhow::Result<Seen> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match counted.take() {
+            Some(known) => known,
+            None => self.count()?,
+        };
+        let (action, frame) = send()?;
+        let after = self.count()?;
+        let seen = Seen {
             action,
             frame,
-            outcomes: moved(&outcomes, self.outcomes()?),
-            backends: self
-                .backends()?
-                .into_iter()
-                .map(|(id, after)| {
-                    let before = backends.get(&id).copied().unwrap_or_default();
-                    (id, difference(after, before))
-                })
-                .filter(|(_, moved)| *moved != BackendCounters::default())
-                .collect(),
+            outcomes: moved(&before.outcomes, &after.outcomes),
+            backends: moved_of_backends(&before.backends, &after.backends),
+        };
+        *counted = Some(after);
+        Ok(seen)
+    }
+
+    fn count(&self) -> anyhow::Result<Counted> {
+        Ok(Counted {
+            outcomes: self.outcomes()?,
+            backends: self.backends()?,
         })
+    }
+
+    fn forget_counters(&self) {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// What was counted so far, by outcome.
@@ -178,7 +205,7 @@ impl World {
     ) -> anyhow::Result<BTreeMap<&'static str, u64>> {
         let before = self.outcomes()?;
         work()?;
-        Ok(moved(&before, self.outcomes()?))
+        Ok(moved(&before, &self.outcomes()?))
     }
 
     fn backends(&self) -> anyhow::Result<BTreeMap<u16, BackendCounters>> {
@@ -285,12 +312,26 @@ impl World {
 
 fn moved(
     before: &BTreeMap<&'static str, u64>,
-    after: BTreeMap<&'static str, u64>,
+    after: &BTreeMap<&'static str, u64>,
 ) -> BTreeMap<&'static str, u64> {
     after
-        .into_iter()
-        .map(|(name, after)| (name, after - before.get(name).copied().unwrap_or(0)))
+        .iter()
+        .map(|(name, after)| (*name, after - before.get(name).copied().unwrap_or(0)))
         .filter(|(_, moved)| *moved != 0)
+        .collect()
+}
+
+fn moved_of_backends(
+    before: &BTreeMap<u16, BackendCounters>,
+    after: &BTreeMap<u16, BackendCounters>,
+) -> BTreeMap<u16, BackendCounters> {
+    after
+        .iter()
+        .map(|(id, after)| {
+            let before = before.get(id).copied().unwrap_or_default();
+            (*id, difference(*after, before))
+        })
+        .filter(|(_, moved)| *moved != BackendCounters::default())
         .collect()
 }
 

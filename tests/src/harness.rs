@@ -5,8 +5,10 @@
 use std::{
     collections::BTreeMap,
     env,
+    num::NonZeroUsize,
     process::ExitCode,
     sync::{Mutex, PoisonError},
+    thread,
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -76,9 +78,7 @@ impl Suite {
     /// Runs the tests that the command line asks for. To be returned from `main`.
     pub fn run(self, cases: Vec<Case>) -> ExitCode {
         let mut arguments = Arguments::from_args();
-        if !self.parallel && arguments.test_threads.is_none() {
-            arguments.test_threads = Some(1);
-        }
+        arguments.test_threads.get_or_insert_with(|| self.threads());
         let mut trials = Vec::new();
         let mut reasons = Vec::new();
         let mut found_out = Vec::new();
@@ -103,6 +103,12 @@ impl Suite {
             print!("{}{matrix}", reports());
         }
         conclusion.exit_code()
+    }
+
+    /// How many tests run at the same time: more than there are CPUs, since the kernel lets many of them wait.
+    fn threads(self) -> usize {
+        let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        if self.parallel { 2 * cpus } else { 1 }
     }
 
     /// Why a test is skipped, if it is. Each requirement is looked into once.

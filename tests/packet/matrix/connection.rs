@@ -1,10 +1,11 @@
 //! A connection from its first packet to its last.
 
+use anyhow::ensure;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 
-use super::{each, established};
+use super::{each, established, within_a_tick};
 use crate::kind::{Kind, OWN_PORTS};
 use crate::seen::Seen;
 use crate::talk::Talk;
@@ -32,6 +33,10 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn connection(kind: Kind) -> anyhow::Result<usize> {
+    within_a_tick(kind, whole_connection)
+}
+
+fn whole_connection(kind: Kind) -> anyhow::Result<usize> {
     let world = World::new(&[kind.service(1)])?;
     let talk = kind.talk(1, 1);
     if kind.is_stateless() {
@@ -48,8 +53,11 @@ fn connection(kind: Kind) -> anyhow::Result<usize> {
 
 fn state(world: &World, talk: &Talk, expected: State) -> anyhow::Result<()> {
     let connection = world.connection(talk.client)?;
-    assert_eq!((connection.service, connection.backend), (1, talk.backend.id));
-    assert_eq!(connection.state, expected);
+    ensure!(
+        (connection.service, connection.backend) == (1, talk.backend.id),
+        "{connection:?}"
+    );
+    ensure!(connection.state == expected, "{connection:?}, not {expected:?}");
     Ok(())
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::ensure;
 use lb::dataplane::ServiceEntry;
 use lb_common::abi::Choice;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 
-use super::each;
+use super::{each, within_a_tick};
 use crate::kind::{Kind, Mode};
 use crate::seen::Seen;
 use crate::talk::Talk;
@@ -17,6 +18,9 @@ use crate::world::World;
 pub fn cases() -> Vec<Case> {
     [
         each(forwarded(), "mid_flow_without_an_entry", by_hash),
+        each(forwarded(), "mid_flow_and_confirmed", |kind| {
+            within_a_tick(kind, confirmed)
+        }),
         each(forwarded(), "mid_flow_between_two_tables", two_tables),
         each(forwarded(), "mid_flow_and_refused_by_the_backend", refused),
         each(forwarded(), "a_rst_without_an_entry", rst),
@@ -61,6 +65,12 @@ fn goes_somewhere(
     Ok(talk)
 }
 
+fn is(world: &World, talk: &Talk, state: State) -> anyhow::Result<()> {
+    let connection = world.connection(talk.client)?;
+    ensure!(connection.state == state, "{connection:?}, not {state:?}");
+    Ok(())
+}
+
 /// Always to the same server for the same client, whichever balancer of the fleet it is; and different clients go to
 /// different servers.
 fn by_hash(kind: Kind) -> anyhow::Result<usize> {
@@ -76,15 +86,6 @@ fn by_hash(kind: Kind) -> anyhow::Result<usize> {
             let data = |talk: &Talk| talk.client_says(b"data");
             let talk = goes_somewhere(world, kind, number, Outcome::ToBackendAtRisk, data)?;
             chosen.push(talk.backend.id);
-            if number % 50 == 0 {
-                assert_eq!(world.connection(talk.client)?.state, State::Unconfirmed);
-                world.forward("more data", &talk, talk.client_says(b"more"))?;
-                assert_eq!(world.connection(talk.client)?.state, State::Unconfirmed);
-                if talk.is_answered() {
-                    world.answer("the backend knows it", &talk, talk.backend_says(b"yes"))?;
-                    assert_eq!(world.connection(talk.client)?.state, State::Established);
-                }
-            }
         }
         assert_eq!(chosen[0], chosen[1], "client {number}");
         *shares.entry(chosen[0]).or_default() += 1;
@@ -94,6 +95,24 @@ fn by_hash(kind: Kind) -> anyhow::Result<usize> {
         "{shares:?}"
     );
     Ok(worlds.iter().map(World::checked).sum::<usize>() + 1)
+}
+
+/// Half-open, until somebody shows that there is such a connection.
+fn confirmed(kind: Kind) -> anyhow::Result<usize> {
+    let world = World::new(&[kind.service(3)])?;
+    let data = |talk: &Talk| talk.client_says(b"data");
+    let talk = goes_somewhere(&world, kind, 1, Outcome::ToBackendAtRisk, data)?;
+    is(&world, &talk, State::Unconfirmed)?;
+    world.forward("more data", &talk, talk.client_says(b"more"))?;
+    is(&world, &talk, State::Unconfirmed)?;
+    if talk.is_answered() {
+        world.answer("the backend knows it", &talk, talk.backend_says(b"yes"))?;
+    } else {
+        world.forward("it goes on", &talk, talk.client_says(b"more"))?;
+        world.forward("and on", &talk, talk.client_says(b"more"))?;
+    }
+    is(&world, &talk, State::Established)?;
+    Ok(world.checked() + 1)
 }
 
 /// A service that chooses by hashing: where the present and the previous table agree, nothing is at risk; where they do not,

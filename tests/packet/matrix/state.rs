@@ -1,10 +1,11 @@
 //! How long connections are remembered, what confirms them, and when a client's port is another connection's.
 
+use anyhow::ensure;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 
-use super::{each, established};
+use super::{each, established, within_a_tick};
 use crate::aging;
 use crate::kind::Kind;
 use crate::talk::Talk;
@@ -12,9 +13,15 @@ use crate::world::{TIMEOUTS, World};
 
 pub fn cases() -> Vec<Case> {
     [
-        each(one_sided(), "confirmed_by_traffic_in_a_later_tick", later_tick),
-        each(one_sided(), "confirmed_by_several_packets", goes_on),
-        each(Kind::stateful(), "timeouts_of_every_state", timeouts),
+        each(one_sided(), "confirmed_by_traffic_in_a_later_tick", |kind| {
+            within_a_tick(kind, later_tick)
+        }),
+        each(one_sided(), "confirmed_by_several_packets", |kind| {
+            within_a_tick(kind, goes_on)
+        }),
+        each(Kind::stateful(), "timeouts_of_every_state", |kind| {
+            within_a_tick(kind, timeouts)
+        }),
         each(Kind::stateful(), "what_is_over_but_not_swept_goes_on", over),
         each(Kind::stateful(), "a_sweep_removes_what_is_over", sweep),
         each(
@@ -55,10 +62,16 @@ fn two_sided_tcp() -> Vec<Kind> {
 /// The entry's state, and how long it has left, but for the tick that may be over meanwhile.
 fn is(world: &World, talk: &Talk, state: State, timeout: u16) -> anyhow::Result<()> {
     let connection = world.connection(talk.client)?;
-    assert_eq!((connection.service, connection.backend), (1, talk.backend.id));
-    assert_eq!(connection.state, state);
+    ensure!(
+        (connection.service, connection.backend) == (1, talk.backend.id),
+        "{connection:?}"
+    );
+    ensure!(connection.state == state, "{connection:?}, not {state:?}");
     let left = i32::from(connection.ticks_left);
-    assert!((i32::from(timeout) - left).abs() <= 1, "{connection:?}");
+    ensure!(
+        (i32::from(timeout) - left).abs() <= 1,
+        "{connection:?}, not {timeout}"
+    );
     Ok(())
 }
 
