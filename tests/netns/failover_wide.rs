@@ -36,10 +36,13 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const BEFORE: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(4);
 
+/// Asks a lab something, and gives the name of the server that answered.
+type Ask<'a> = Box<dyn FnMut(&Lab) -> Result<String> + Send + 'a>;
+
 /// A client with what became of its requests.
 struct Client<'a> {
     name: String,
-    ask: Box<dyn FnMut(&Lab) -> Result<String> + Send + 'a>,
+    ask: Ask<'a>,
     attempts: Vec<Attempt>,
 }
 
