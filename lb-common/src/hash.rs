@@ -62,18 +62,19 @@ const fn splitmix(seed: u64, draw: u64) -> u64 {
 mod tests {
     use super::*;
 
+    const KEYS: u64 = 4096;
+
     /// Flipping any one input bit flips each output bit in 50 ± 4 % of 4,096 keys, whatever the seed.
-    #[test]
-    fn avalanche() {
-        const KEYS: u64 = 4096;
+    fn avalanche<const K: usize>(key: impl Fn(u64) -> [u64; K]) {
         for seed in [0, 1, 0xdead_beef, u64::MAX] {
             let seed = Seed::new(seed);
-            for flip in 0..64 {
+            for flip in 0..64 * K {
                 let mut flips = [0u64; 64];
                 for i in 0..KEYS {
-                    // Keys as they come: a few addresses, ports in a row.
-                    let key = (0xc612_0000 + (i & 7)) | (i << 32) | (1 << 48);
-                    let difference = seed.hash(&[key]) ^ seed.hash(&[key ^ (1 << flip)]);
+                    let mut key = key(i);
+                    let hash = seed.hash(&key);
+                    key[flip / 64] ^= 1 << (flip % 64);
+                    let difference = hash ^ seed.hash(&key);
                     for (bit, count) in flips.iter_mut().enumerate() {
                         *count += (difference >> bit) & 1;
                     }
@@ -84,6 +85,31 @@ mod tests {
                         (0.46..0.54).contains(&share),
                         "input bit {flip}, output bit {bit}: {share}"
                     );
+                }
+            }
+        }
+    }
+
+    /// Keys as they come: a few addresses, ports in a row.
+    #[test]
+    fn avalanche_of_ipv4_keys() {
+        avalanche(|i| [(0xc612_0000 + (i & 7)) | (i << 32) | (1 << 48)]);
+    }
+
+    #[test]
+    fn avalanche_of_long_keys() {
+        avalanche(|i| [0x0120, i & 7, i >> 3 | 1 << 16]);
+    }
+
+    /// Keys that differ in several words at once, as those of two clients do, do not meet.
+    #[test]
+    fn words_do_not_cancel_each_other_out() {
+        let seed = Seed::new(5);
+        let mut hashes = std::collections::HashSet::new();
+        for first in 0..64u64 {
+            for second in 0..64u64 {
+                for third in 0..16u64 {
+                    assert!(hashes.insert(seed.hash(&[first << 56, second << 32, third])));
                 }
             }
         }

@@ -7,10 +7,15 @@
 #[cfg(not(target_arch = "bpf"))]
 extern crate alloc;
 
+// What the tests share with other crates' names this one as those do.
+#[cfg(test)]
+extern crate self as lb_common;
+
 pub mod abi;
 pub mod bench;
 pub mod checksum;
 pub mod connection_table;
+pub mod family;
 pub mod hash;
 pub mod lookup_table;
 pub mod outcome;

@@ -6,8 +6,8 @@
 
 #[cfg(not(target_arch = "bpf"))]
 use alloc::vec::Vec;
+use core::num::NonZeroU64;
 
-#[cfg(not(target_arch = "bpf"))]
 use crate::hash::Seed;
 
 /// Entries of a bucket.
@@ -27,20 +27,35 @@ pub fn ipv4_endpoint(address: u32, port: u16, protocol: u8) -> u64 {
     u64::from(address) | u64::from(port) << 32 | u64::from(protocol) << 48 | 1 << 56
 }
 
-/// The index of a key's bucket; `mask` is the number of buckets, a power of two, less one.
+/// The key of an IPv6 endpoint; address and port as in the packet. Never 0, and never that of an IPv4 endpoint.
+///
+/// It is a hash: different endpoints have the same one with a probability of 2^-63, or if somebody makes them so. Whoever
+/// finds something by it therefore compares the whole address with the record that is found.
 #[inline(always)]
-pub fn bucket_index(seed: u64, key: u64, mask: u32) -> u32 {
-    let mixed = (key ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 32) as u32 & mask
+pub fn ipv6_endpoint(address: [u64; 2], port: u16, protocol: u8) -> u64 {
+    let [low, high] = address;
+    FINGERPRINT.hash(&[low, high, u64::from(port) | u64::from(protocol) << 16]) | 1 << 63
+}
+
+const FINGERPRINT: Seed = Seed::new(0x656e_6470_6f69_6e74);
+
+/// The index of a key's bucket; `mask` is the number of buckets, a power of two of at most 65,536, less one.
+///
+/// Each seed multiplies by another odd number, so that keys that meet by one do not by the next. The bits that count are
+/// the product's highest, which every bit of a key has a part in: endpoints may differ in nothing but the protocol.
+#[inline(always)]
+pub fn bucket_index(seed: u32, key: u64, mask: u32) -> u32 {
+    let multiplier = u64::from(seed | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (key.wrapping_mul(multiplier) >> 48) as u32 & mask
 }
 
 impl LookupBucket {
-    /// The value of a key.
+    /// The value of a key; no value is 0.
     #[inline(always)]
-    pub fn find(&self, key: u64) -> Option<u64> {
+    pub fn find(&self, key: u64) -> Option<NonZeroU64> {
         for i in 0..ENTRIES {
             if self.keys[i] == key {
-                return Some(self.values[i]);
+                return NonZeroU64::new(self.values[i]);
             }
         }
         None
@@ -52,7 +67,7 @@ impl LookupBucket {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookupTable {
     /// Chosen such that no bucket overflows.
-    pub seed: u64,
+    pub seed: u32,
     /// A power of two of them.
     pub buckets: Vec<LookupBucket>,
 }
@@ -87,8 +102,10 @@ impl LookupTable {
         }
         let mut size = entries.len().div_ceil(2).next_power_of_two().min(max_buckets);
         loop {
-            for attempt in 0..32 {
-                let seed = Seed::new(attempt).hash(&[size as u64]);
+            // A larger table is slower to look up, but where there is none, patience helps.
+            let attempts = if size < max_buckets { 32 } else { 256 };
+            for attempt in 0..attempts {
+                let seed = Seed::new(attempt).hash(&[size as u64]) as u32;
                 if let Some(buckets) = Self::place(entries, size, seed) {
                     return Ok(Self { seed, buckets });
                 }
@@ -103,7 +120,7 @@ impl LookupTable {
         }
     }
 
-    fn place(entries: &[(u64, u64)], size: usize, seed: u64) -> Option<Vec<LookupBucket>> {
+    fn place(entries: &[(u64, u64)], size: usize, seed: u32) -> Option<Vec<LookupBucket>> {
         let mut buckets = alloc::vec![LookupBucket::default(); size];
         for &(key, value) in entries {
             let bucket = buckets.get_mut(bucket_index(seed, key, (size - 1) as u32) as usize)?;
@@ -124,6 +141,7 @@ impl LookupTable {
         self.buckets
             .get(bucket_index(self.seed, key, self.mask()) as usize)?
             .find(key)
+            .map(NonZeroU64::get)
     }
 }
 
@@ -137,7 +155,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn finds_what_was_put_in_and_nothing_else(
-            entries in prop::collection::hash_map(1u64.., any::<u64>(), 0..300),
+            entries in prop::collection::hash_map(1u64.., 1u64.., 0..300),
             others in prop::collection::vec(1u64.., 100),
         ) {
             let list: Vec<_> = entries.clone().into_iter().collect();
@@ -157,7 +175,7 @@ mod tests {
             .map(|i| {
                 (
                     ipv4_endpoint((0xc612_0000 + i / 4).to_be(), (443 + i as u16 % 4).to_be(), 6),
-                    u64::from(i),
+                    u64::from(i) + 1,
                 )
             })
             .collect();
@@ -167,6 +185,64 @@ mod tests {
                 .iter()
                 .all(|(key, value)| table.find(*key) == Some(*value))
         );
+    }
+
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+
+    fn vip(last: u8) -> u32 {
+        u32::from_ne_bytes([203, 0, 113, last])
+    }
+
+    fn builds(purpose: &str, keys: impl IntoIterator<Item = u64>) {
+        let entries: Vec<_> = keys.into_iter().zip(1u64..).collect();
+        let table = LookupTable::build(&entries, 4096);
+        let table = table.unwrap_or_else(|error| panic!("{purpose}: {error:?}"));
+        for (key, value) in &entries {
+            assert_eq!(table.find(*key), Some(*value), "{purpose}");
+        }
+    }
+
+    /// Each bit of a key counts, or all that differ in nothing else would lie in one bucket, whatever the seed.
+    #[test]
+    fn services_of_one_vip_fit_whatever_their_ports() {
+        let endpoint = |port: u16, protocol| ipv4_endpoint(vip(10), port.to_be(), protocol);
+        let steps = [1, 2, 3, 10, 16, 64, 100, 256, 1000, 4096];
+        for step in steps {
+            for count in [5, 16, 100, 1024] {
+                let ports = (0..count).map(|i: u16| 1000u16.wrapping_add(i.wrapping_mul(step)));
+                let ports: std::collections::BTreeSet<_> = ports.collect();
+                let both = ports
+                    .iter()
+                    .flat_map(|port| [endpoint(*port, TCP), endpoint(*port, UDP)]);
+                builds(&format!("{count} ports {step} apart, both protocols"), both);
+                let wide = ports
+                    .iter()
+                    .map(|port| ipv6_endpoint([0xb80d_0120, 1], port.to_be(), TCP));
+                builds(&format!("{count} ports {step} apart, IPv6"), wide);
+            }
+        }
+        builds(
+            "every protocol of one port",
+            (0..=255).map(|protocol| endpoint(443, protocol)),
+        );
+        builds(
+            "one port of many VIPs",
+            (0..1024u32).map(|i| ipv4_endpoint((0xc612_0000 + i).to_be(), 443u16.to_be(), TCP)),
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn any_1024_services_of_a_few_vips_fit(
+            services in prop::collection::hash_set((0u8..3, any::<u16>(), prop::sample::select(vec![TCP, UDP])), 1024),
+        ) {
+            let keys = services
+                .iter()
+                .map(|(last, port, protocol)| ipv4_endpoint(vip(*last), *port, *protocol));
+            builds("random services", keys);
+        }
     }
 
     #[test]

@@ -2,24 +2,45 @@
 
 use core::num::{NonZeroU32, NonZeroU64};
 
-use lb_common::abi::{MAX_SIBLINGS, Service};
-use lb_common::connection_table::entry::ipv4_key;
-use lb_common::hash::scale_high;
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use aya_ebpf::programs::XdpContext;
+use lb_common::abi::{Backend, Choice, MAX_SIBLINGS, Membership, Mode, Service};
+use lb_common::family::Family;
+use lb_common::hash::{scale_high, scale_low};
 use lb_common::outcome::Outcome;
+use lb_common::word::Word as _;
 
-use crate::connection_table;
-use crate::maps::{SELECTION_SEED, SERVICE_STATES, element};
+use crate::connection_table::Table;
+use crate::global;
+use crate::maps::{BACKEND_STATES, SELECTION_SEED, SERVICE_STATES, element};
+use crate::packet::Packet;
+use crate::parse::{Segment, parse};
+use crate::pipeline::Path;
 use crate::service_lookup::Tables;
 
-/// A service's slots in the pool: at least one.
+/// How often another slot is tried when one cannot be had.
+const CHOICES: u32 = 4;
+
+/// A range of slots in the pool: at least one.
 #[derive(Clone, Copy)]
 pub struct Slots {
     first: u32,
     count: NonZeroU32,
 }
 
+/// How a choice is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// As the service says.
+    Service,
+    /// By hashing, whatever the service says: always the same for the same client, for packets whose choice cannot be
+    /// remembered.
+    Hash,
+}
+
 impl Slots {
-    /// `None`: no backend can take a connection.
+    /// Those of now. `None`: no backend can take a connection.
     #[inline(always)]
     pub fn of(service: &Service) -> Option<Self> {
         Some(Self {
@@ -28,47 +49,205 @@ impl Slots {
         })
     }
 
-    /// The next backend in the service's round: exact, whichever CPUs the connections arrive on.
+    /// Those before the last change.
     #[inline(always)]
-    pub fn by_cursor(self, tables: &Tables, service: u16) -> Result<u16, Outcome> {
-        let state = element(&SERVICE_STATES, u32::from(service)).ok_or(Outcome::Impossible)?;
-        let slot = state.cursor.fetch_increment() % NonZeroU64::from(self.count);
-        tables.slot(self.first + slot as u32)
+    pub fn before(service: &Service) -> Option<Self> {
+        Some(Self {
+            first: service.previous_slot,
+            count: NonZeroU32::new(service.previous_slots)?,
+        })
     }
 
-    /// The backend that hashing gives, always the same for the same client: for packets whose choice cannot be
-    /// remembered, or is not known any more.
     #[inline(always)]
-    pub fn by_hash(self, tables: &Tables, key: &[u64; 1]) -> Result<u16, Outcome> {
-        tables.slot(self.first + scale_high(SELECTION_SEED.load().hash(key), self.count.get()))
+    fn at(self, tables: &Tables, slot: u32) -> Result<u16, Outcome> {
+        tables.slot(self.first + slot)
+    }
+
+    /// The slot that a hash gives.
+    #[inline(always)]
+    pub fn by_hash(self, tables: &Tables, hash: u64) -> Result<u16, Outcome> {
+        self.at(tables, scale_high(hash, self.count.get()))
+    }
+
+    /// The next slot in the service's round: exact, whichever CPUs the connections arrive on.
+    #[inline(always)]
+    fn by_cursor(self, tables: &Tables, number: u16) -> Result<u16, Outcome> {
+        let slot = next_in_round(number)? % NonZeroU64::from(self.count);
+        self.at(tables, slot as u32)
+    }
+
+    /// Of the next slot in the round and another one, the one whose backend has fewer connections for its weight.
+    #[inline(always)]
+    fn by_load(self, tables: &Tables, number: u16) -> Result<u16, Outcome> {
+        let one = (next_in_round(number)? % NonZeroU64::from(self.count)) as u32;
+        let step = 1 + scale_low(u64::from(random()), (self.count.get() - 1).max(1));
+        let other = self.at(tables, (one + step) % self.count)?;
+        let one = self.at(tables, one)?;
+        let (state, other_state) = (
+            element(&BACKEND_STATES, u32::from(one)).ok_or(Outcome::Impossible)?,
+            element(&BACKEND_STATES, u32::from(other)).ok_or(Outcome::Impossible)?,
+        );
+        let load = state.load.load() * other_state.weight.load();
+        let other_load = other_state.load.load() * state.weight.load();
+        Ok(if other_load < load { other } else { one })
+    }
+
+    /// Any slot.
+    #[inline(always)]
+    fn by_chance(self, tables: &Tables) -> Result<u16, Outcome> {
+        self.at(tables, scale_low(u64::from(random()), self.count.get()))
     }
 }
 
-/// Whether the client already talks, from the same port, to the same endpoint by way of another service that shares it.
-/// Its answers could not be told apart. Not inlined: only connections to shared endpoints pay for it.
-#[inline(never)]
-pub fn collides(tables: &Tables, service: u16, backend: u16, client: u32, client_port: u16) -> bool {
-    let Some(record) = tables.backend(backend) else {
-        return false;
+#[inline(always)]
+fn next_in_round(number: u16) -> Result<u64, Outcome> {
+    let state = element(&SERVICE_STATES, u32::from(number)).ok_or(Outcome::Impossible)?;
+    Ok(state.cursor.fetch_increment())
+}
+
+#[inline(always)]
+pub fn random() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// Whether a service chooses by hashing anyway.
+#[inline(always)]
+pub fn hashes(service: &Service) -> bool {
+    service.choice == Choice::Hash as u32 || service.choice == Choice::Source as u32
+}
+
+/// What chooses a client's backend where hashing does: the same on every balancer of a fleet.
+#[inline(always)]
+pub fn hash_of<F: Family>(service: &Service, segment: &Segment<F>) -> u64 {
+    let port = if service.choice == Choice::Source as u32 {
+        0
+    } else {
+        segment.transport.source_port
     };
-    let [a, b, c, d, ..] = record.address;
-    let address = u32::from_ne_bytes([a, b, c, d]);
-    let mut membership = tables.membership(address, u16::from_ne_bytes(record.port));
-    for _ in 0..MAX_SIBLINGS {
-        let Some(sibling) = membership else { return false };
-        if sibling.service != service {
-            let key = ipv4_key(client, client_port, sibling.service);
-            let Some(home) = connection_table::home(&key) else {
-                return false;
-            };
-            if home
-                .find(&key)
-                .is_some_and(|(_, value)| value.backend() == sibling.backend)
+    hash_client::<F>(segment.network.source, port)
+}
+
+/// The same for a client's address and port.
+#[inline(always)]
+pub fn hash_client<F: Family>(address: F::Address, port: u16) -> u64 {
+    let [low, high] = F::widened(address);
+    SELECTION_SEED.load().hash(&[low, high, u64::from(port)])
+}
+
+/// A backend for a packet's connection: another one if the first cannot be had, since the client is the backend itself, or
+/// its port already talks to that endpoint through another service, or it is the one to `avoid` (0: none).
+#[inline(always)]
+pub fn choose<F: Path<K>, const K: usize>(
+    context: &XdpContext,
+    segment: &Segment<F>,
+    tables: &Tables,
+    number: u16,
+    by: By,
+    avoid: u16,
+) -> Result<u16, Outcome> {
+    let service = tables.service(number)?;
+    let by_hash = by == By::Hash || hashes(service);
+    let mut hash = if by_hash { hash_of(service, segment) } else { 0 };
+    let mut why_not = Outcome::Impossible;
+    for _ in 0..CHOICES {
+        let id = global::pick(tables.copy(), number, u32::from(by_hash), hash) as u16;
+        if id == 0 {
+            return Err(Outcome::Impossible);
+        }
+        hash = hash.rotate_left(21);
+        if id == avoid {
+            why_not = Outcome::PortsExhausted;
+            continue;
+        }
+        let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
+        if backend.mode == Mode::Nat as u8 {
+            if F::of_record(&backend.address) == segment.network.source {
+                why_not = Outcome::HairpinToSelf;
+                continue;
+            }
+            if backend.flags & Backend::SHARED != 0
+                && F::collides(context.ctx, tables.copy(), number, id) != 0
             {
-                return true;
+                why_not = Outcome::SharedEndpointCollision;
+                continue;
             }
         }
-        membership = tables.next_membership(sibling);
+        return Ok(id);
     }
-    false
+    Err(why_not)
+}
+
+/// The id in a slot of a service; 0 if there is none. `by_hash`: 1 if the hash chooses, 0 if the service's own way does.
+#[inline(always)]
+pub fn pick(copy: u32, number: u16, by_hash: u32, hash: u64) -> u64 {
+    let Ok(tables) = Tables::of(copy) else { return 0 };
+    pick_from(&tables, number, by_hash != 0, hash).map_or(0, u64::from)
+}
+
+#[inline(always)]
+fn pick_from(tables: &Tables, number: u16, by_hash: bool, hash: u64) -> Result<u16, Outcome> {
+    let service = tables.service(number)?;
+    let slots = Slots::of(service).ok_or(Outcome::Impossible)?;
+    if by_hash {
+        slots.by_hash(tables, hash)
+    } else if service.choice == Choice::Least as u32 {
+        slots.by_load(tables, number)
+    } else if service.choice == Choice::Random as u32 {
+        slots.by_chance(tables)
+    } else {
+        slots.by_cursor(tables, number)
+    }
+}
+
+/// Whether the client already talks, from the same port, to the same endpoint by way of another service that shares it (1).
+/// Its answers could not be told apart. Only connections to shared endpoints pay for it.
+#[inline(always)]
+pub fn collides<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, number: u16, id: u16) -> u64 {
+    let context = XdpContext::new(context);
+    let Ok(segment) = parse::<F>(&Packet::of(&context)) else {
+        return 0;
+    };
+    let Ok(tables) = Tables::of(copy) else { return 0 };
+    let Some(record) = tables.backend(id) else {
+        return 0;
+    };
+    let own = segment.transport.destination_port;
+    let (port, vip_port) = match u16::from_ne_bytes(record.port) {
+        0 => (own, own),
+        port => (port, 0),
+    };
+    let address = F::of_record(&record.address);
+    let mut membership = tables
+        .membership::<F>(address, port, segment.network.protocol)
+        .map_or(0, NonZeroU64::get);
+    for _ in 0..MAX_SIBLINGS {
+        if membership == 0 {
+            return 0;
+        }
+        let sibling = Membership::unpack(membership);
+        // The answers of a `full-nat` service go to the balancer's own ports.
+        let is_alike = sibling.service != number && !sibling.is(Membership::FULL_NAT);
+        if is_alike && has_connection::<F, K>(sibling, &segment, vip_port) {
+            return 1;
+        }
+        membership = tables.next_membership(sibling).map_or(0, NonZeroU64::get);
+    }
+    0
+}
+
+#[inline(always)]
+fn has_connection<F: Table<K>, const K: usize>(
+    sibling: Membership,
+    segment: &Segment<F>,
+    vip_port: u16,
+) -> bool {
+    let key = F::key(
+        segment.network.source,
+        segment.transport.source_port,
+        sibling.service,
+        vip_port,
+    );
+    let found = F::home(&key).and_then(|home| home.find(&key));
+    found.is_some_and(|(_, value)| value.backend() == sibling.backend)
 }

@@ -1,40 +1,144 @@
 //! The connection table in the kernel: where a key lives, what time it is, and what a packet changes in its entry.
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use lb_common::abi::Backend;
+use lb_common::abi::{Backend, Mode, Pressure};
 use lb_common::connection_table::{self as table, Home, Value, Way};
+use lb_common::family::{Ipv4, Ipv6, Keys};
 use lb_common::return_hop::{self, Hop, HopSlot};
-use lb_common::tcp_state::{Flags, Sender};
+use lb_common::tcp_state::{Flags, Sender, State};
 use lb_common::tick::Tick;
 use lb_common::wire::ethernet::Ethernet;
+use lb_common::word::Word as _;
 
 use crate::maps::{
-    CONNECTION_BUCKETS, CONNECTIONS, LEARN_RETURN_HOPS, RETURN_HOP_TABLE, TABLE_SEED, TICK_SHIFT, element,
+    CONNECTION_BUCKETS, CONNECTIONS, LEARN_RETURN_HOPS, PRESSURE, RETURN_HOP_TABLE, TABLE_SEED, TICK_SHIFT,
+    WIDE_BUCKETS, WIDE_CONNECTIONS, element,
 };
 use crate::word::SharedWord;
 
-/// The two buckets of a key. Both addresses are known before either is read: neither cache miss has to wait for the other.
+/// For how many ticks the table counts as flooded after it was, and answers without an entry are rewritten: about half a
+/// minute.
+const RECENT_TICKS: u16 = 8;
+
+/// Entries that have lived for no more ticks are young: but seconds old.
+pub const YOUNG_TICKS: u16 = 1;
+
+/// So many of a client's segments after the first one say that the connection goes on, where answers are not seen: the end of the
+/// handshake, a request, what acknowledges the response. A flood of as many for each address could as well wait for the next tick.
+const GOES_ON: u16 = 3;
+
+/// The connections of a family whose keys have `K` words.
+pub trait Table<const K: usize>: Keys<K> {
+    /// The two buckets of a key. Both addresses are known before either is read: neither cache miss has to wait for the
+    /// other.
+    fn home(key: &[u64; K]) -> Option<Home<'static, SharedWord, K>>;
+}
+
+impl Table<1> for Ipv4 {
+    #[inline(always)]
+    fn home(key: &[u64; 1]) -> Option<Home<'static, SharedWord, 1>> {
+        let [first, second] = table::home(&TABLE_SEED.load(), key, CONNECTION_BUCKETS.load());
+        let (first, second) = (element(&CONNECTIONS, first), element(&CONNECTIONS, second));
+        Some(Home::new(first?, second?))
+    }
+}
+
+impl Table<3> for Ipv4 {
+    #[inline(always)]
+    fn home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
+        wide_home(key)
+    }
+}
+
+impl Table<3> for Ipv6 {
+    #[inline(always)]
+    fn home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
+        wide_home(key)
+    }
+}
+
 #[inline(always)]
-pub fn home(key: &[u64; 1]) -> Option<Home<'static, SharedWord, 1>> {
-    let [first, second] = table::home(&TABLE_SEED.load(), key, CONNECTION_BUCKETS.load());
-    let (first, second) = (element(&CONNECTIONS, first), element(&CONNECTIONS, second));
+fn wide_home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
+    let [first, second] = table::home(&TABLE_SEED.load(), key, WIDE_BUCKETS.load());
+    let (first, second) = (
+        element(&WIDE_CONNECTIONS, first),
+        element(&WIDE_CONNECTIONS, second),
+    );
     Some(Home::new(first?, second?))
 }
 
 /// What time it is in the table.
 #[inline(always)]
 pub fn now() -> Tick {
+    Tick::from_jiffies(jiffies(), TICK_SHIFT.load())
+}
+
+/// The kernel's clock.
+#[inline(always)]
+pub fn jiffies() -> u64 {
     // SAFETY: the helper has no preconditions.
-    Tick::from_jiffies(unsafe { bpf_jiffies64() }, TICK_SHIFT.load())
+    unsafe { bpf_jiffies64() }
+}
+
+/// Notes that something happens now, for [`is_recent`]. Once a tick: other CPUs have the line in their caches.
+#[inline(always)]
+pub fn note_tick(noted: &SharedWord, now: Tick) {
+    let this_tick = u64::from(now.0) + 1;
+    if noted.load() != this_tick {
+        noted.store(this_tick);
+    }
+}
+
+/// Whether something that is noted as one more than its tick, 0 for never, happened a short time ago.
+#[inline(always)]
+pub fn is_recent(noted: u64, now: Tick) -> bool {
+    noted != 0 && age(noted, now) <= RECENT_TICKS
+}
+
+/// How many ticks ago something was that is noted as one more than its tick.
+#[inline(always)]
+fn age(noted: u64, now: Tick) -> u16 {
+    now.0.wrapping_sub((noted as u16).wrapping_sub(1))
+}
+
+/// Whether many living half-open entries had to make room a short time ago.
+#[inline(always)]
+pub fn is_flooded(now: Tick) -> bool {
+    pressure().is_some_and(|pressure| is_recent(pressure.flooded.load(), now))
+}
+
+/// Whether that has been so for long enough that all entries which are but seconds old were chosen for by hashing.
+#[inline(always)]
+pub fn is_long_flooded(now: Tick) -> bool {
+    pressure().is_some_and(|pressure| {
+        is_recent(pressure.flooded.load(), now) && age(pressure.since.load(), now) > YOUNG_TICKS
+    })
+}
+
+/// Notes that it is so now.
+#[inline(always)]
+pub fn note_flood(now: Tick) {
+    let Some(pressure) = pressure() else { return };
+    if !is_recent(pressure.flooded.load(), now) {
+        note_tick(&pressure.since, now);
+    }
+    note_tick(&pressure.flooded, now);
+}
+
+/// What is true of the whole table.
+#[inline(always)]
+pub fn pressure() -> Option<&'static Pressure<SharedWord>> {
+    element(&PRESSURE, 0)
 }
 
 /// Notes a segment in its connection's entry: usually there is nothing to change, once a tick the deadline. `hop`: where
 /// it came from if from the client; 0 if that cannot be remembered, so that answers do not go where the client was before.
+/// Where answers are not seen nobody asks for it, and it counts the segments of a connection that is not established yet.
 #[inline(always)]
-pub fn note(
-    home: &Home<'static, SharedWord, 1>,
-    key: &[u64; 1],
-    (way, value): (&'static Way<SharedWord, 1>, Value),
+pub fn note<const K: usize>(
+    home: &Home<'static, SharedWord, K>,
+    key: &[u64; K],
+    (way, value): (&'static Way<SharedWord, K>, Value),
     backend: &Backend,
     (sender, flags): (Sender, Flags),
     hop: Option<u16>,
@@ -43,8 +147,11 @@ pub fn note(
     let (mut way, mut value) = (way, value);
     // The other direction may change the entry on another CPU at the same moment; a FIN must not get lost over that.
     for _ in 0..3 {
-        let state = value.state().after(sender, flags);
-        let hop = hop.unwrap_or(value.hop());
+        let (state, hop) = if answers_are_seen(backend) {
+            (value.state().after(sender, flags), hop.unwrap_or(value.hop()))
+        } else {
+            after_alone(value, flags, backend, now)
+        };
         let next = value.with(state, hop, now.after(backend.timeout(state.timeout_class())));
         if next == value || way.update(value, next) {
             return;
@@ -56,6 +163,26 @@ pub fn note(
     }
 }
 
+/// Whether the backend's answers come by here.
+#[inline(always)]
+pub fn answers_are_seen(backend: &Backend) -> bool {
+    backend.mode <= Mode::FullNat as u8
+}
+
+/// The state after a segment, and how many there were.
+#[inline(always)]
+fn after_alone(value: Value, flags: Flags, backend: &Backend, now: Tick) -> (State, u16) {
+    let state = value.state();
+    let this_tick = now.after(backend.timeout(state.timeout_class()));
+    let segments = if value.hop() < GOES_ON {
+        value.hop() + 1
+    } else {
+        GOES_ON
+    };
+    let later = value.deadline() != this_tick || segments == GOES_ON;
+    (state.after_alone(flags, later), segments)
+}
+
 /// The number of the hop that a client's frame came from; `known` is what its connection remembers. 0: not to be known.
 #[inline(always)]
 pub fn return_hop(frame: &Ethernet, interface_index: u32, known: u16) -> u16 {
@@ -63,14 +190,20 @@ pub fn return_hop(frame: &Ethernet, interface_index: u32, known: u16) -> u16 {
         return 0;
     }
     let hop = Hop::new(*frame, interface_index);
-    if known != 0 && hop_slot(u32::from(known)).and_then(HopSlot::read) == Some(hop) {
+    if known != 0 && known_hop(known) == hop {
         return known;
     }
     return_hop::intern(&hop, hop_slot)
 }
 
+/// The hop with a number.
+#[inline(always)]
+pub fn known_hop(number: u16) -> Hop {
+    hop_slot(u32::from(number)).map_or(Hop::UNKNOWN, HopSlot::read)
+}
+
 /// A place in the table of hops.
 #[inline(always)]
-pub fn hop_slot(number: u32) -> Option<&'static HopSlot<SharedWord>> {
+fn hop_slot(number: u32) -> Option<&'static HopSlot<SharedWord>> {
     element(&RETURN_HOP_TABLE, number)
 }

@@ -1,13 +1,16 @@
 //! Out again: which interface a packet leaves by, and the one place where an outcome becomes an XDP action.
 
-use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_action};
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_action, xdp_md,
+};
 use aya_ebpf::helpers::{self, bpf_redirect};
 use aya_ebpf::programs::XdpContext;
+use lb_common::family::{Family, Ipv4};
 use lb_common::outcome::{Action, Outcome};
 use lb_common::wire::ethernet::{Ethernet, Mac};
-use lb_common::wire::ipv4::PROTOCOL_TCP;
 
-use crate::counters;
+use crate::maps::ROUTE_QUERY;
+use crate::{counters, global};
 
 /// What becomes of a packet.
 pub struct Verdict {
@@ -47,45 +50,134 @@ pub fn carry_out(context: &XdpContext, verdict: Verdict) -> u32 {
     }
 }
 
-/// Where the routing table sends a packet.
-pub enum Route {
-    /// To this neighbour through this interface.
-    Known(Ethernet, u32),
-    /// Somewhere, but the neighbour's address is not known yet: the kernel will ask for it.
+/// Where a packet is sent. Not an enum with fields: what that leaves undefined, LLVM copies all the same, and the kernel's
+/// verifier refuses it.
+#[derive(Clone, Copy)]
+pub struct Route {
+    pub how: How,
+    /// Addresses of the frame as words in memory order.
+    pub ethernet: [u32; 3],
+    pub interface_index: u32,
+}
+
+/// How a packet is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// To a neighbour that is known.
+    Known,
+    /// Somewhere, but by the kernel: it has to ask for the neighbour's address first, or to cut the packet into fragments.
     Kernel,
     /// Nowhere else: to the host itself, or refused.
     NotForwarded,
 }
 
-/// Asks the routing table. Not inlined: only packets whose next hop is not known pay for it.
-#[inline(never)]
-pub fn route(context: &XdpContext, source: u32, destination: u32, length: usize) -> Route {
+impl Route {
+    /// To a neighbour.
+    #[inline(always)]
+    pub fn known(ethernet: [u32; 3], interface_index: u32) -> Self {
+        Self {
+            how: How::Known,
+            ethernet,
+            interface_index,
+        }
+    }
+
+    /// By the kernel, or nowhere.
+    #[inline(always)]
+    pub fn other(how: How) -> Self {
+        Self {
+            how,
+            ethernet: [0; 3],
+            interface_index: 0,
+        }
+    }
+}
+
+/// A question to the routing table, and its answer. It lies in a map, one for each CPU: the way to it and back is a function of
+/// its own, which takes nothing but scalars.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct RouteQuery {
+    source: [u64; 2],
+    destination: [u64; 2],
+    ethernet: [u32; 3],
+    interface_index: u32,
+    version: u64,
+}
+
+const FOUND: u64 = 0;
+const NO_NEIGHBOUR: u64 = 1;
+const NO_ROUTE: u64 = 2;
+
+/// Asks the routing table, whether or not the packet is too big for the way. Only packets whose next hop is not known pay for
+/// it.
+#[inline(always)]
+pub fn route<F: Family>(context: &XdpContext, source: F::Address, destination: F::Address) -> Route {
+    let Some(query) = ROUTE_QUERY.get_ptr_mut(0) else {
+        return Route::other(How::NotForwarded);
+    };
+    // SAFETY: this CPU's own element; XDP programs do not interrupt each other on a CPU.
+    let query = unsafe { &mut *query };
+    query.source = F::widened(source);
+    query.destination = F::widened(destination);
+    query.version = u64::from(F::VERSION);
+    let how = match global::ask_route(context.ctx) {
+        FOUND => How::Known,
+        NO_NEIGHBOUR => How::Kernel,
+        _ => How::NotForwarded,
+    };
+    Route {
+        how,
+        ethernet: query.ethernet,
+        interface_index: query.interface_index,
+    }
+}
+
+#[inline(always)]
+fn words([low, high]: [u64; 2]) -> [u32; 4] {
+    [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32]
+}
+
+/// Asks what [`ROUTE_QUERY`] says.
+#[inline(always)]
+pub fn ask(context: *mut xdp_md) -> u64 {
+    let Some(query) = ROUTE_QUERY.get_ptr_mut(0) else {
+        return NO_ROUTE;
+    };
+    // SAFETY: as above.
+    let query = unsafe { &mut *query };
     // SAFETY: integers and arrays of them; all zeros are valid.
     let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    parameters.family = 2; // AF_INET
-    parameters.l4_protocol = PROTOCOL_TCP;
-    parameters.__bindgen_anon_1.tot_len = length as u16;
-    parameters.__bindgen_anon_3.ipv4_src = source;
-    parameters.__bindgen_anon_4.ipv4_dst = destination;
-    parameters.ifindex = context.ingress_ifindex() as u32;
-    // SAFETY: the parameters are initialised and as long as the helper is told.
+    if query.version == 4 {
+        parameters.family = 2; // AF_INET
+        parameters.__bindgen_anon_3.ipv4_src = Ipv4::narrowed(query.source);
+        parameters.__bindgen_anon_4.ipv4_dst = Ipv4::narrowed(query.destination);
+    } else {
+        parameters.family = 10; // AF_INET6
+        parameters.__bindgen_anon_3.ipv6_src = words(query.source);
+        parameters.__bindgen_anon_4.ipv6_dst = words(query.destination);
+    }
+    // SAFETY: the context is the program's own; the parameters are initialised and as long as the helper is told.
     let result = unsafe {
+        parameters.ifindex = (*context).ingress_ifindex;
         helpers::generated::bpf_fib_lookup(
-            context.ctx.cast(),
+            context.cast(),
             &raw mut parameters,
             size_of::<bpf_fib_lookup>() as i32,
             0,
         )
     };
     match result as u32 {
-        BPF_FIB_LKUP_RET_SUCCESS => Route::Known(
-            Ethernet {
+        BPF_FIB_LKUP_RET_SUCCESS => {
+            let ethernet = Ethernet {
                 destination: Mac::from_bytes(parameters.dmac),
                 source: Mac::from_bytes(parameters.smac),
-            },
-            parameters.ifindex,
-        ),
-        BPF_FIB_LKUP_RET_NO_NEIGH => Route::Kernel,
-        _ => Route::NotForwarded,
+            };
+            query.ethernet = ethernet.to_words();
+            query.interface_index = parameters.ifindex;
+            FOUND
+        }
+        BPF_FIB_LKUP_RET_NO_NEIGH => NO_NEIGHBOUR,
+        _ => NO_ROUTE,
     }
 }

@@ -1,20 +1,23 @@
 //! The XDP program. The files beside this one are the life of a packet, in this order:
 //!
 //! `pipeline` (the stages at a glance) → `parse` → `service_lookup` → `connection_table` → (`new_connection` →
-//! `backend_choice`) → `rewrite` → `forward`, or `refuse`; `counters` on the way. `packet` is the one door to the frame's
-//! bytes, `maps` the one to what the daemon shares. Whatever can be decided without either lies in `lb-common`, where it
-//! is tested on the host.
+//! `backend_choice`, `own_ports`) → `mtu` → `rewrite` or `encapsulate` → `forward`; or `refuse`; `counters` on the way.
+//! Aside from that `fragment`, `icmp`, and `icmp_error`, which the balancer says itself. `packet` is the one door to the
+//! frame's bytes, `maps` the one to what the daemon shares. Whatever can be decided without either lies in `lb-common`,
+//! where it is tested on the host.
 
 #![cfg_attr(
     target_arch = "bpf",
     no_std,
     no_main,
-    feature(core_intrinsics),
+    feature(core_intrinsics, asm_experimental_arch),
     allow(internal_features)
 )]
 // A program is one crate: what its modules share needs no visibility beyond it.
 #![allow(unreachable_pub)]
 
+#[cfg(target_arch = "bpf")]
+mod answer;
 #[cfg(target_arch = "bpf")]
 mod backend_choice;
 #[cfg(target_arch = "bpf")]
@@ -22,11 +25,25 @@ mod connection_table;
 #[cfg(target_arch = "bpf")]
 mod counters;
 #[cfg(target_arch = "bpf")]
+mod encapsulate;
+#[cfg(target_arch = "bpf")]
 mod forward;
+#[cfg(target_arch = "bpf")]
+mod fragment;
+#[cfg(target_arch = "bpf")]
+mod global;
+#[cfg(target_arch = "bpf")]
+mod icmp;
+#[cfg(target_arch = "bpf")]
+mod icmp_error;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod mtu;
+#[cfg(target_arch = "bpf")]
 mod new_connection;
+#[cfg(target_arch = "bpf")]
+mod own_ports;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
@@ -40,6 +57,8 @@ mod rewrite;
 #[cfg(target_arch = "bpf")]
 mod service_lookup;
 #[cfg(target_arch = "bpf")]
+mod untracked_answer;
+#[cfg(target_arch = "bpf")]
 mod word;
 
 #[cfg(target_arch = "bpf")]
@@ -50,13 +69,100 @@ mod program {
     use aya_ebpf::programs::XdpContext;
     use lb_common::abi::ABI_VERSION;
 
-    use crate::packet::Packet;
-    use crate::{forward, pipeline};
+    use lb_common::family::{Ipv4, Ipv6};
 
-    /// Balances.
+    use crate::packet::Packet;
+    use crate::{answer, forward, fragment, icmp, new_connection, pipeline, untracked_answer};
+
+    /// Balances: this is the program that is attached. It decides about IPv4 itself and leaves everything else to the
+    /// others, each of which the kernel's verifier looks at by itself.
     #[xdp]
     pub fn lb(context: XdpContext) -> u32 {
         forward::carry_out(&context, pipeline::run(&context))
+    }
+
+    /// IPv6.
+    #[xdp]
+    pub fn lb_ipv6(context: XdpContext) -> u32 {
+        forward::carry_out(&context, pipeline::run_family::<Ipv6, 3>(&context))
+    }
+
+    /// IPv4 of services of several ports.
+    #[xdp]
+    pub fn lb_ipv4_wide(context: XdpContext) -> u32 {
+        forward::carry_out(&context, pipeline::run_family::<Ipv4, 3>(&context))
+    }
+
+    /// Packets of connections that are not known, IPv4.
+    #[xdp]
+    pub fn lb_new_ipv4(context: XdpContext) -> u32 {
+        forward::carry_out(&context, new_connection::run::<Ipv4, 1>(&context))
+    }
+
+    /// Likewise, of services of several ports.
+    #[xdp]
+    pub fn lb_new_ipv4_wide(context: XdpContext) -> u32 {
+        forward::carry_out(&context, new_connection::run::<Ipv4, 3>(&context))
+    }
+
+    /// Likewise, IPv6.
+    #[xdp]
+    pub fn lb_new_ipv6(context: XdpContext) -> u32 {
+        forward::carry_out(&context, new_connection::run::<Ipv6, 3>(&context))
+    }
+
+    /// Backends' packets of connections that are not known, IPv4.
+    #[xdp]
+    pub fn lb_untracked_ipv4(context: XdpContext) -> u32 {
+        forward::carry_out(&context, untracked_answer::run::<Ipv4, 1>(&context))
+    }
+
+    /// Likewise, of services of several ports.
+    #[xdp]
+    pub fn lb_untracked_ipv4_wide(context: XdpContext) -> u32 {
+        forward::carry_out(&context, untracked_answer::run::<Ipv4, 3>(&context))
+    }
+
+    /// Likewise, IPv6.
+    #[xdp]
+    pub fn lb_untracked_ipv6(context: XdpContext) -> u32 {
+        forward::carry_out(&context, untracked_answer::run::<Ipv6, 3>(&context))
+    }
+
+    /// Packets that are answered in a backend's stead, IPv4.
+    #[xdp]
+    pub fn lb_answer_ipv4(context: XdpContext) -> u32 {
+        forward::carry_out(&context, answer::run::<Ipv4>(&context))
+    }
+
+    /// Likewise, IPv6.
+    #[xdp]
+    pub fn lb_answer_ipv6(context: XdpContext) -> u32 {
+        forward::carry_out(&context, answer::run::<Ipv6>(&context))
+    }
+
+    /// ICMP.
+    #[xdp]
+    pub fn lb_icmp(context: XdpContext) -> u32 {
+        forward::carry_out(&context, icmp::run::<Ipv4>(&context))
+    }
+
+    /// ICMPv6.
+    #[xdp]
+    pub fn lb_icmpv6(context: XdpContext) -> u32 {
+        forward::carry_out(&context, icmp::run::<Ipv6>(&context))
+    }
+
+    /// Later IPv4 fragments.
+    #[xdp]
+    pub fn lb_ipv4_fragment(context: XdpContext) -> u32 {
+        forward::carry_out(&context, fragment::run::<Ipv4, 1>(&context))
+    }
+
+    /// Later IPv6 fragments.
+    #[xdp]
+    pub fn lb_ipv6_fragment(context: XdpContext) -> u32 {
+        forward::carry_out(&context, fragment::run::<Ipv6, 3>(&context))
     }
 
     /// Writes the kernel's jiffies into the first eight bytes of the frame. Never attached: the daemon runs it through

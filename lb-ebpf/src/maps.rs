@@ -3,10 +3,11 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
 use lb_common::abi::{
-    BACKEND_IDS, Backend, BackendCounters, Control, ENDPOINT_BUCKETS, SERVICE_BUCKETS, SERVICE_NUMBERS,
-    SLOT_LINES, Service, ServiceState, SlotLine,
+    BACKEND_IDS, Backend, BackendCounters, BackendState, Control, ENDPOINT_BUCKETS, Evictions,
+    FRAGMENT_NOTES, FragmentKey, FragmentNote, ICMP_GROUPS, Outer, PortEntry, Pressure, SERVICE_BUCKETS,
+    SERVICE_NUMBERS, SLOT_LINES, Service, ServiceState, SlotLine, Stage,
 };
 use lb_common::connection_table::Bucket;
 use lb_common::hash::Seed;
@@ -14,6 +15,8 @@ use lb_common::lookup_table::LookupBucket;
 use lb_common::outcome::Outcome;
 use lb_common::return_hop::{HopSlot, RETURN_HOPS};
 
+use crate::answer::Answer;
+use crate::forward::RouteQuery;
 use crate::word::SharedWord;
 
 /// `BPF_F_MMAPABLE`: the daemon reads and writes these without a system call.
@@ -43,6 +46,9 @@ pub static SERVICES: Array<Service> = Array::with_max_entries(2 * SERVICE_NUMBER
 /// By backend id, both copies.
 #[map]
 pub static BACKENDS: Array<Backend> = Array::with_max_entries(2 * BACKEND_IDS, MMAPABLE);
+/// By backend id, both copies; of `full-nat` and `ipip` backends only.
+#[map]
+pub static OUTERS: Array<Outer> = Array::with_max_entries(2 * BACKEND_IDS, MMAPABLE);
 /// The pool of slots, both copies.
 #[map]
 pub static SLOTS: Array<SlotLine> = Array::with_max_entries(2 * SLOT_LINES, MMAPABLE);
@@ -50,9 +56,39 @@ pub static SLOTS: Array<SlotLine> = Array::with_max_entries(2 * SLOT_LINES, MMAP
 #[map]
 pub static SERVICE_STATES: Array<ServiceState<SharedWord>> =
     Array::with_max_entries(SERVICE_NUMBERS, MMAPABLE);
-/// IPv4 connections.
+/// By backend id, the same for both copies.
+#[map]
+pub static BACKEND_STATES: Array<BackendState<SharedWord>> = Array::with_max_entries(BACKEND_IDS, MMAPABLE);
+/// IPv4 connections to services of one port.
 #[map]
 pub static CONNECTIONS: Array<Bucket<SharedWord, 1>> = Array::with_max_entries(2, MMAPABLE);
+/// All other connections.
+#[map]
+pub static WIDE_CONNECTIONS: Array<Bucket<SharedWord, 3>> = Array::with_max_entries(2, MMAPABLE);
+/// The own ports of `full-nat` connections, and whose they are.
+#[map]
+pub static PORTS: Array<PortEntry<SharedWord>> = Array::with_max_entries(1, MMAPABLE);
+/// Whether the table is being flooded.
+#[map]
+pub static PRESSURE: Array<Pressure<SharedWord>> = Array::with_max_entries(1, MMAPABLE);
+/// What was decided about first fragments.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentNote> = LruHashMap::with_max_entries(FRAGMENT_NOTES, 0);
+/// Half-open entries that made room on this CPU.
+#[map]
+pub static EVICTIONS: PerCpuArray<Evictions> = PerCpuArray::with_max_entries(1, 0);
+/// When this CPU last answered one of a group of addresses with an ICMP error, in jiffies.
+#[map]
+pub static ICMP_SENT: PerCpuArray<u64> = PerCpuArray::with_max_entries(ICMP_GROUPS, 0);
+/// What this CPU answers.
+#[map]
+pub static ANSWER: PerCpuArray<Answer> = PerCpuArray::with_max_entries(1, 0);
+/// What this CPU asks the routing table.
+#[map]
+pub static ROUTE_QUERY: PerCpuArray<RouteQuery> = PerCpuArray::with_max_entries(1, 0);
+/// The other programs, by [`Stage`].
+#[map]
+pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(Stage::ALL.len() as u32, 0);
 /// Where clients' packets come from.
 #[map]
 pub static RETURN_HOP_TABLE: Array<HopSlot<SharedWord>> = Array::with_max_entries(RETURN_HOPS, MMAPABLE);
@@ -66,6 +102,9 @@ pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters> = PerCpuArray::with_ma
 /// Buckets of [`CONNECTIONS`].
 #[unsafe(no_mangle)]
 pub static CONNECTION_BUCKETS: Global<u32> = Global::new(2);
+/// Buckets of [`WIDE_CONNECTIONS`].
+#[unsafe(no_mangle)]
+pub static WIDE_BUCKETS: Global<u32> = Global::new(2);
 /// Places connections; secret, made with the table.
 #[unsafe(no_mangle)]
 pub static TABLE_SEED: Global<Seed> = Global::new(Seed::new(0));

@@ -1,13 +1,20 @@
 //! The one door to the frame's bytes: every access is checked here against the end of the frame, once.
 
+use core::arch::asm;
+use core::intrinsics::is_val_statically_known;
+
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use lb_common::wire::{Frame, Plain};
+use lb_common::wire::{Frame, Plain, ipv6};
+
+use crate::global;
 
 /// The frame of a context. It must be made anew after a helper that resizes the frame.
 #[derive(Clone, Copy)]
 pub struct Packet {
     data: usize,
     data_end: usize,
+    context: *mut xdp_md,
 }
 
 impl Packet {
@@ -17,6 +24,7 @@ impl Packet {
         Self {
             data: context.data(),
             data_end: context.data_end(),
+            context: context.ctx,
         }
     }
 
@@ -33,6 +41,11 @@ impl Frame for Packet {
     #[inline(always)]
     fn bytes(&self, offset: usize, length: usize) -> Option<*const u8> {
         let start = self.data + offset;
+        let start = if is_val_statically_known(offset) {
+            start
+        } else {
+            opaque(start)
+        };
         if start + length > self.data_end {
             None
         } else {
@@ -44,6 +57,29 @@ impl Frame for Packet {
     fn length(&self) -> usize {
         self.data_end - self.data
     }
+
+    #[inline(always)]
+    fn walk_extensions(&self, offset: usize, next_header: u8) -> u64 {
+        global::walk_extensions(self.context, offset as u32, next_header)
+    }
+}
+
+/// [`ipv6::walk`].
+#[inline(always)]
+pub fn walk(context: *mut xdp_md, offset: u32, next_header: u8) -> u64 {
+    let packet = Packet::of(&XdpContext::new(context));
+    ipv6::walk(&packet, (offset & 0x3ff) as usize, next_header)
+}
+
+/// The same address, of which LLVM does not know how it came about. Else it checks one register against the end of the frame
+/// and computes another one to access it by, or does sums with the end of the frame; the kernel's verifier refuses both.
+#[inline(always)]
+fn opaque(mut address: usize) -> usize {
+    // An instruction that does nothing, but not none: a line of the program's debug information without an instruction of
+    // its own is refused as well.
+    // SAFETY: it only copies a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) address, options(pure, nomem, nostack, preserves_flags)) };
+    address
 }
 
 /// `N` bytes of the frame that have been checked to be there.

@@ -1,270 +1,657 @@
 //! The stages of a packet's life, in order.
 
+use core::num::NonZeroU64;
+
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, MAX_SIBLINGS, Membership};
+use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer, Stage};
+use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
-use lb_common::connection_table::entry::ipv4_key;
+use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
-use lb_common::return_hop::HopSlot;
 use lb_common::tcp_state::{Sender, State};
 use lb_common::wire::Frame as _;
-use lb_common::word::Word as _;
+use lb_common::wire::ethernet::{self, Carries, Ethernet};
+use lb_common::wire::segment::{self, Kind};
 
-use crate::connection_table::{self, hop_slot};
-use crate::forward::{Route, Verdict, route};
-use crate::maps::{SERVICE_STATES, element};
+use crate::answer::answer;
+use crate::connection_table::{self, Table, answers_are_seen, known_hop};
+use crate::encapsulate::{encapsulate, overhead};
+use crate::forward::{How, Route, Verdict, route};
+use crate::maps::PROGRAMS;
+use crate::mtu::{self, Otherwise};
+use crate::own_ports;
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
-use crate::refuse::answer_with_rst;
+use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
-use crate::{counters, new_connection, rewrite};
+use crate::{counters, fragment, global};
 
-/// For how many ticks after an untracked connection answers without an entry are rewritten: about half a minute.
-const UNTRACKED_TICKS: u16 = 8;
+/// A family whose packets go this way, the programs that go on with those that do not, and the functions that the
+/// verifier looks at by themselves.
+pub trait Path<const K: usize>: Table<K> + Rewrite {
+    /// ICMP.
+    const ICMP_STAGE: Stage;
+    /// Later fragments.
+    const FRAGMENT_STAGE: Stage;
+    /// Clients' packets of connections that are not known.
+    const NEW_STAGE: Stage;
+    /// Backends' packets of connections that are not known.
+    const UNTRACKED_STAGE: Stage;
+    /// Packets that are answered in a backend's stead.
+    const ANSWER_STAGE: Stage;
 
-/// Decides about a packet and changes it accordingly.
+    /// [`crate::new_connection::store`].
+    fn store(which: u32, key: [u64; K], value: u64) -> u64;
+    /// [`crate::own_ports::give`].
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64;
+    /// [`fragment::note`].
+    fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64;
+    /// [`crate::backend_choice::collides`].
+    fn collides(context: *mut xdp_md, copy: u32, number: u16, id: u16) -> u64;
+    /// [`sibling`].
+    fn sibling(context: *mut xdp_md, copy: u32, first: u64) -> u64;
+}
+
+impl Path<1> for Ipv4 {
+    const ICMP_STAGE: Stage = Stage::Icmp;
+    const FRAGMENT_STAGE: Stage = Stage::Ipv4Fragment;
+    const NEW_STAGE: Stage = Stage::NewIpv4;
+    const UNTRACKED_STAGE: Stage = Stage::UntrackedIpv4;
+    const ANSWER_STAGE: Stage = Stage::AnswerIpv4;
+
+    #[inline(always)]
+    fn store(which: u32, [key]: [u64; 1], value: u64) -> u64 {
+        global::store(which, key, value)
+    }
+
+    #[inline(always)]
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port(which, low, high, owner, now)
+    }
+
+    #[inline(always)]
+    fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64 {
+        global::note_fragment_ipv4(context, noted, low, high)
+    }
+
+    #[inline(always)]
+    fn collides(context: *mut xdp_md, copy: u32, number: u16, id: u16) -> u64 {
+        global::collides_ipv4(context, copy, number, id)
+    }
+
+    #[inline(always)]
+    fn sibling(context: *mut xdp_md, copy: u32, first: u64) -> u64 {
+        global::sibling_ipv4(context, copy, first)
+    }
+}
+
+impl Path<3> for Ipv4 {
+    const ICMP_STAGE: Stage = Stage::Icmp;
+    const FRAGMENT_STAGE: Stage = Stage::Ipv4Fragment;
+    const NEW_STAGE: Stage = Stage::NewIpv4Wide;
+    const UNTRACKED_STAGE: Stage = Stage::UntrackedIpv4Wide;
+    const ANSWER_STAGE: Stage = Stage::AnswerIpv4;
+
+    #[inline(always)]
+    fn store(which: u32, [a, b, c]: [u64; 3], value: u64) -> u64 {
+        global::store_wide(which, a, b, c, value)
+    }
+
+    #[inline(always)]
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port_wide(which, low, high, owner, now)
+    }
+
+    #[inline(always)]
+    fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64 {
+        global::note_fragment_ipv4(context, noted, low, high)
+    }
+
+    #[inline(always)]
+    fn collides(context: *mut xdp_md, copy: u32, number: u16, id: u16) -> u64 {
+        global::collides_ipv4_wide(context, copy, number, id)
+    }
+
+    #[inline(always)]
+    fn sibling(context: *mut xdp_md, copy: u32, first: u64) -> u64 {
+        global::sibling_ipv4_wide(context, copy, first)
+    }
+}
+
+impl Path<3> for Ipv6 {
+    const ICMP_STAGE: Stage = Stage::Icmpv6;
+    const FRAGMENT_STAGE: Stage = Stage::Ipv6Fragment;
+    const NEW_STAGE: Stage = Stage::NewIpv6;
+    const UNTRACKED_STAGE: Stage = Stage::UntrackedIpv6;
+    const ANSWER_STAGE: Stage = Stage::AnswerIpv6;
+
+    #[inline(always)]
+    fn store(which: u32, [a, b, c]: [u64; 3], value: u64) -> u64 {
+        global::store_wide(which, a, b, c, value)
+    }
+
+    #[inline(always)]
+    fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
+        global::give_port_wide(which, low, high, owner, now)
+    }
+
+    #[inline(always)]
+    fn note_fragment(context: *mut xdp_md, noted: u64, low: u64, high: u64) -> u64 {
+        global::note_fragment_ipv6(context, noted, low, high)
+    }
+
+    #[inline(always)]
+    fn collides(context: *mut xdp_md, copy: u32, number: u16, id: u16) -> u64 {
+        global::collides_ipv6(context, copy, number, id)
+    }
+
+    #[inline(always)]
+    fn sibling(context: *mut xdp_md, copy: u32, first: u64) -> u64 {
+        global::sibling_ipv6(context, copy, first)
+    }
+}
+
+/// The backend that a packet goes to, and the balancer's own port that it comes from with `full-nat`.
+#[derive(Clone, Copy)]
+pub struct Towards {
+    pub id: u16,
+    /// In the machine's order.
+    pub port: u16,
+}
+
+impl Towards {
+    /// What an entry says.
+    #[inline(always)]
+    pub fn of(value: Value) -> Self {
+        Self {
+            id: value.backend(),
+            port: value.port(),
+        }
+    }
+}
+
+/// Decides about a frame and changes it accordingly.
 #[inline(always)]
 pub fn run(context: &XdpContext) -> Verdict {
-    judge(context).unwrap_or_else(Verdict::from)
+    enter(context).unwrap_or_else(Verdict::from)
 }
 
 #[inline(always)]
-fn judge(context: &XdpContext) -> Result<Verdict, Outcome> {
-    let segment = parse(&Packet::of(context))?;
-    let tables = Tables::active()?;
-    if let Some(service) = tables.service_number(segment.ipv4.destination, segment.tcp.destination_port) {
-        return from_client(context, &segment, &tables, service);
+fn enter(context: &XdpContext) -> Result<Verdict, Outcome> {
+    let packet = Packet::of(context);
+    let (ethernet, carries) = ethernet::parse(&packet)?;
+    if matches!(carries, Carries::Ipv6) {
+        return Err(go_on(context, Stage::Ipv6));
     }
-    if let Some(membership) = tables.membership(segment.ipv4.source, segment.tcp.source_port) {
-        return from_backend(context, &segment, &tables, membership);
+    judge::<Ipv4, 1>(context, &packet, ethernet)
+}
+
+/// The same for a frame whose family is known.
+#[inline(always)]
+pub fn run_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Verdict {
+    enter_family::<F, K>(context).unwrap_or_else(Verdict::from)
+}
+
+#[inline(always)]
+fn enter_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
+    let packet = Packet::of(context);
+    let (ethernet, _) = ethernet::parse(&packet)?;
+    judge::<F, K>(context, &packet, ethernet)
+}
+
+/// Leaves the frame to another program, which does not come back.
+#[inline(always)]
+pub fn go_on(context: &XdpContext, stage: Stage) -> Outcome {
+    // SAFETY: the daemon has put programs of this object there.
+    unsafe { PROGRAMS.tail_call(context, stage as u32) };
+    Outcome::Impossible
+}
+
+#[inline(always)]
+fn judge<F: Path<K>, const K: usize>(
+    context: &XdpContext,
+    packet: &Packet,
+    ethernet: Ethernet,
+) -> Result<Verdict, Outcome> {
+    let network = F::parse(packet)?;
+    match segment::kind::<F>(&network)? {
+        Kind::Segment => {}
+        Kind::LaterFragment => return Err(go_on(context, F::FRAGMENT_STAGE)),
+        Kind::Icmp => return Err(go_on(context, F::ICMP_STAGE)),
+    }
+    let segment = segment::with_transport::<F, Packet>(packet, ethernet, network)?;
+    let tables = Tables::active()?;
+    let (network, transport) = (&segment.network, &segment.transport);
+    let protocol = network.protocol;
+    if let Some(listener) = tables.listener::<F>(network.destination, transport.destination_port, protocol) {
+        if K == 1 && listener.is(Listener::WIDE) {
+            return Err(go_on(context, Stage::Ipv4Wide));
+        }
+        return from_client::<F, K>(context, &segment, &tables, listener);
+    }
+    if let Some(membership) = tables.membership::<F>(network.source, transport.source_port, protocol) {
+        let membership = Membership::unpack(membership.get());
+        if K == 1 && membership.is(Membership::WIDE) {
+            return Err(go_on(context, Stage::Ipv4Wide));
+        }
+        return from_backend::<F, K>(context, &segment, &tables, membership);
+    }
+    if segment.is_fragment() {
+        fragment::note_passed::<F, K>(context, &tables, network.destination);
     }
     Err(Outcome::NotOurs)
 }
 
 /// Whether a packet may be sent on at all.
 #[inline(always)]
-pub fn is_forwardable(segment: &Segment) -> Result<(), Outcome> {
-    if segment.ipv4.first_fragment {
-        Err(Outcome::FragmentOfService)
-    } else if segment.ipv4.time_to_live <= 1 {
+pub fn is_forwardable<F: Path<K>, const K: usize>(segment: &Segment<F>) -> Result<(), Outcome> {
+    if segment.network.time_to_live <= 1 {
         Err(Outcome::TimeToLiveOver)
     } else {
         Ok(())
     }
 }
 
-/// A packet to a service: it keeps its backend, or gets one.
+/// The VIP's port as a key has it.
 #[inline(always)]
-fn from_client(
+pub fn vip_port<F: Path<K>, const K: usize>(listener: Listener, segment: &Segment<F>) -> u16 {
+    if listener.is(Listener::WIDE) {
+        segment.transport.destination_port
+    } else {
+        0
+    }
+}
+
+/// A packet to a service, of a known connection; everything else goes to another program.
+#[inline(always)]
+fn from_client<F: Path<K>, const K: usize>(
     context: &XdpContext,
-    segment: &Segment,
+    segment: &Segment<F>,
     tables: &Tables,
-    number: u16,
+    listener: Listener,
 ) -> Result<Verdict, Outcome> {
-    let key = ipv4_key(segment.ipv4.source, segment.tcp.source_port, number);
-    let home = connection_table::home(&key).ok_or(Outcome::Impossible)?;
-    if let Some(entry) = home.find(&key)
+    let (client, port) = (segment.network.source, segment.transport.source_port);
+    let key = F::key(client, port, listener.number(), vip_port(listener, segment));
+    let home = F::home(&key).ok_or(Outcome::Impossible)?;
+    if !listener.is(Listener::STATELESS)
+        && let Some(entry) = home.find(&key)
         && let Some(backend) = keeps(tables, segment, entry.1)
     {
         is_forwardable(segment)?;
         if backend.flags & Backend::RESET != 0 {
-            let closed = entry.1.with(State::Closed, entry.1.hop(), entry.1.deadline());
-            entry.0.update(entry.1, closed);
-            return Err(answer_with_rst(context, segment, Outcome::ResetBackendDown));
+            let (way, value) = entry;
+            way.update(value, value.with(State::Closed, value.hop(), value.deadline()));
+            return Err(answer::<F, K>(context, Outcome::ResetBackendDown, 0));
         }
-        let hop = return_hop(context, segment, entry.1.hop());
-        connection_table::note(
-            &home,
-            &key,
-            entry,
-            backend,
-            (Sender::Client, segment.tcp.flags),
-            Some(hop),
-        );
-        return to_backend(context, segment, entry.1.backend(), backend, Outcome::ToBackend);
+        let hop = if answers_are_seen(backend) {
+            Some(return_hop(context, segment, entry.1.hop()))
+        } else {
+            None
+        };
+        let seen = (Sender::Client, segment.transport.flags);
+        connection_table::note(&home, &key, entry, backend, seen, hop);
+        let towards = Towards::of(entry.1);
+        return to_backend(context, segment, tables, towards, backend, Outcome::ToBackend);
     }
-    let (id, outcome) = match new_connection::decide(context, tables, number) {
-        Ok(decided) => decided,
-        Err(Outcome::RefusedNoBackend) => {
-            return Err(answer_with_rst(context, segment, Outcome::RefusedNoBackend));
-        }
-        Err(outcome) => return Err(outcome),
-    };
-    let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
-    to_backend(context, segment, id, backend, outcome)
+    Err(go_on(context, F::NEW_STAGE))
 }
 
 /// The backend of a known connection, unless this is a new connection from the same port, or its backend cannot take a
 /// new one, or is gone.
 #[inline(always)]
-pub fn keeps(tables: &Tables, segment: &Segment, value: Value) -> Option<&'static Backend> {
+fn keeps<F: Path<K>, const K: usize>(
+    tables: &Tables,
+    segment: &Segment<F>,
+    value: Value,
+) -> Option<&'static Backend> {
     let backend = tables.backend(value.backend())?;
-    if segment.tcp.flags.opens() && (value.state().is_over() || backend.flags & Backend::UP == 0) {
-        return None;
+    if stays(backend, value, Opening::of(segment)) && F::is(segment.network.destination, &backend.vip) {
+        Some(backend)
+    } else {
+        None
     }
-    Some(backend)
+}
+
+/// How a packet may open a connection, by flags.
+#[derive(Clone, Copy)]
+pub struct Opening(pub u32);
+
+impl Opening {
+    /// A SYN, or any datagram.
+    pub const OPENS: u32 = 1;
+    /// A datagram, which more likely belongs to what its port has done before.
+    const DATAGRAM: u32 = 2;
+
+    #[inline(always)]
+    pub fn of<F: Family>(segment: &Segment<F>) -> Self {
+        if segment.is_tcp() {
+            Self(u32::from(segment.opens()))
+        } else {
+            Self(Self::OPENS | Self::DATAGRAM)
+        }
+    }
+}
+
+/// Whether a packet of a known connection goes to the connection's backend: not if it opens a new one from the same port, while
+/// the old one is over or its backend cannot take a new one.
+#[inline(always)]
+pub fn stays(backend: &Backend, value: Value, opening: Opening) -> bool {
+    let takes = if opening.0 & Opening::DATAGRAM != 0 {
+        Backend::UP | Backend::LEAVING
+    } else {
+        Backend::UP
+    };
+    opening.0 & Opening::OPENS == 0 || !value.state().is_over() && backend.flags & takes != 0
 }
 
 #[inline(always)]
-pub fn return_hop(context: &XdpContext, segment: &Segment, known: u16) -> u16 {
+pub fn return_hop<F: Path<K>, const K: usize>(context: &XdpContext, segment: &Segment<F>, known: u16) -> u16 {
     connection_table::return_hop(&segment.ethernet, context.ingress_ifindex() as u32, known)
 }
 
 /// Sends a client's packet to its backend.
 #[inline(always)]
-fn to_backend(
+pub fn to_backend<F: Path<K>, const K: usize>(
     context: &XdpContext,
-    segment: &Segment,
-    id: u16,
-    backend: &Backend,
+    segment: &Segment<F>,
+    tables: &Tables,
+    towards: Towards,
+    backend: &'static Backend,
     outcome: Outcome,
 ) -> Result<Verdict, Outcome> {
-    let packet = Packet::of(context);
-    counters::to_backend(id, packet.length());
-    rewrite::to_backend(&packet, segment, backend)?;
+    let length = segment.network.length;
+    let tunnels = backend.mode == Mode::Ipip as u8;
+    let growth = if tunnels { overhead(backend) } else { 0 };
+    let mut route = Route::known(words(&backend.ethernet), backend.interface_index);
     if backend.interface_index == 0 {
-        let route = route(
-            context,
-            segment.ipv4.source,
-            ipv4_address(&backend.address),
-            segment.ipv4.total_length,
-        );
-        return leave(&packet, route, outcome, Outcome::ToBackendByKernel);
+        route = leave_to_backend::<F, K>(context, segment, backend);
     }
-    rewrite::ethernet(&packet, words(&backend.ethernet))?;
+    if (length + growth) as u32 > tables.smallest_mtu() {
+        let otherwise = Otherwise {
+            cut: backend.mode == Mode::Nat as u8,
+            answer: true,
+        };
+        route = mtu::fitting::<F, K>(context, route, growth, otherwise)?;
+    }
+    if segment.is_fragment() {
+        fragment::note_to_backend::<F, K>(context, towards);
+    }
+    let by_kernel = route.how != How::Known;
+    if by_kernel && backend.mode != Mode::Nat as u8 {
+        // The kernel can send only what neither comes from one of its own addresses nor goes to one.
+        return Err(Outcome::NeighbourUnknown);
+    }
+    let packet = Packet::of(context);
+    counters::to_backend(towards.id, packet.length());
+    if tunnels {
+        let outer = tables.outer(towards.id)?;
+        encapsulate::<F>(context, length, backend, outer, route.ethernet)?;
+        return Ok(Verdict {
+            outcome,
+            interface_index: route.interface_index,
+        });
+    }
+    rewrite_to_backend(&packet, segment, tables, towards, backend)?;
+    if by_kernel {
+        return Err(Outcome::ToBackendByKernel);
+    }
+    rewrite::ethernet(&packet, route.ethernet)?;
     Ok(Verdict {
         outcome,
-        interface_index: backend.interface_index,
+        interface_index: route.interface_index,
     })
+}
+
+/// Where the routing table sends packets to a backend, whose address may be of another family than the packet.
+#[inline(always)]
+fn leave_to_backend<F: Path<K>, const K: usize>(
+    context: &XdpContext,
+    segment: &Segment<F>,
+    backend: &Backend,
+) -> Route {
+    if backend.flags & Backend::IPV6 != 0 {
+        let source = if F::VERSION == 6 {
+            F::widened(segment.network.source)
+        } else {
+            [0; 2]
+        };
+        route::<Ipv6>(context, source, Ipv6::of_record(&backend.address))
+    } else {
+        let source = Ipv4::narrowed(F::widened(segment.network.source));
+        route::<Ipv4>(context, source, Ipv4::of_record(&backend.address))
+    }
+}
+
+/// The headers as the backend must see them, but for the frame's own.
+#[inline(always)]
+fn rewrite_to_backend<F: Path<K>, const K: usize>(
+    packet: &Packet,
+    segment: &Segment<F>,
+    tables: &Tables,
+    towards: Towards,
+    backend: &Backend,
+) -> Result<(), Outcome> {
+    if backend.mode == Mode::Dsr as u8 {
+        return Ok(());
+    }
+    let destination = Some(F::of_record(&backend.address));
+    let port = u16::from_ne_bytes(backend.port);
+    if backend.mode == Mode::FullNat as u8 {
+        let own = F::of_record(&tables.outer(towards.id)?.source);
+        let own_port = towards.port.to_be();
+        let source = F::delta(segment.network.source, own);
+        F::route(packet, Some(own), destination, backend.network_delta.and(source))?;
+        let delta = backend
+            .transport_delta
+            .and(source)
+            .and(Delta::of_word(segment.transport.source_port, own_port));
+        return rewrite::transport(packet, segment, own_port, port, delta);
+    }
+    F::route(packet, None, destination, backend.network_delta)?;
+    rewrite::transport(packet, segment, 0, port, backend.transport_delta)
+}
+
+/// The client that a backend's packet is for.
+pub struct Client<A> {
+    pub address: A,
+    pub port: u16,
+    /// Whether it is not the packet's destination (`full-nat`).
+    pub is_hidden: bool,
 }
 
 /// A packet from a backend's endpoint: the answer to a client, or nothing of ours.
 #[inline(always)]
-fn from_backend(
+fn from_backend<F: Path<K>, const K: usize>(
     context: &XdpContext,
-    segment: &Segment,
+    segment: &Segment<F>,
     tables: &Tables,
     first: Membership,
 ) -> Result<Verdict, Outcome> {
-    let mut membership = Some(first);
-    for _ in 0..MAX_SIBLINGS {
-        let Some(candidate) = membership else { break };
-        let key = ipv4_key(
-            segment.ipv4.destination,
-            segment.tcp.destination_port,
-            candidate.service,
-        );
-        let home = connection_table::home(&key).ok_or(Outcome::Impossible)?;
-        if let Some(entry) = home.find(&key)
-            && entry.1.backend() == candidate.backend
-        {
-            if segment.tcp.flags.accepts() && entry.1.state().is_over() {
-                // The client talks to the backend directly, from a port whose balanced connection is over.
-                entry.0.remove(entry.1);
-                return Err(Outcome::NoConnection);
-            }
-            is_forwardable(segment)?;
-            let backend = tables.backend(candidate.backend).ok_or(Outcome::Impossible)?;
-            connection_table::note(
-                &home,
-                &key,
-                entry,
-                backend,
-                (Sender::Backend, segment.tcp.flags),
-                None,
-            );
-            return to_client(context, segment, candidate.backend, backend, entry.1.hop());
+    let membership = if first.next == 0 {
+        first
+    } else {
+        Membership::unpack(F::sibling(context.ctx, tables.copy(), first.pack()))
+    };
+    let (client, vip_port) = client_of(segment, tables, membership).ok_or(Outcome::NoConnection)?;
+    let key = F::key(client.address, client.port, membership.service, vip_port);
+    let home = F::home(&key).ok_or(Outcome::Impossible)?;
+    if let Some(entry) = home.find(&key)
+        && is_answer(segment, membership, &client, entry.1)
+    {
+        if segment.transport.flags.accepts() && entry.1.state().is_over() {
+            // The client talks to the backend directly, from a port whose balanced connection is over.
+            entry.0.remove(entry.1);
+            return Err(Outcome::NoConnection);
         }
-        membership = tables.next_membership(candidate);
+        is_forwardable(segment)?;
+        let backend = tables.backend(membership.backend).ok_or(Outcome::Impossible)?;
+        if !F::is(segment.network.source, &backend.address) {
+            return Err(Outcome::NotOurs);
+        }
+        let seen = (Sender::Backend, segment.transport.flags);
+        connection_table::note(&home, &key, entry, backend, seen, None);
+        let (id, hop) = (membership.backend, entry.1.hop());
+        return to_client(context, segment, tables, id, backend, &client, hop);
     }
-    untracked_to_client(context, segment, tables, first)
+    Err(go_on(context, F::UNTRACKED_STAGE))
+}
+
+/// Whether an entry says that a packet of a backend belongs to it.
+#[inline(always)]
+fn is_answer<F: Path<K>, const K: usize>(
+    segment: &Segment<F>,
+    membership: Membership,
+    client: &Client<F::Address>,
+    value: Value,
+) -> bool {
+    let own_port = u16::from_be(segment.transport.destination_port);
+    value.backend() == membership.backend && (!client.is_hidden || value.port() == own_port)
+}
+
+/// Of the services that share an endpoint, the one whose connection a packet from there belongs to, packed; the first one if
+/// it is none's.
+#[inline(always)]
+pub fn sibling<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, first: u64) -> u64 {
+    let context = XdpContext::new(context);
+    let Ok(segment) = parse::<F>(&Packet::of(&context)) else {
+        return first;
+    };
+    let Ok(tables) = Tables::of(copy) else {
+        return first;
+    };
+    let mut packed = first;
+    for _ in 0..MAX_SIBLINGS {
+        if packed == 0 {
+            break;
+        }
+        let membership = Membership::unpack(packed);
+        if let Some((client, vip_port)) = client_of(&segment, &tables, membership) {
+            let key = F::key(client.address, client.port, membership.service, vip_port);
+            let found = F::home(&key).and_then(|home| home.find(&key));
+            if found.is_some_and(|(_, value)| is_answer(&segment, membership, &client, value)) {
+                return packed;
+            }
+        }
+        packed = tables.next_membership(membership).map_or(0, NonZeroU64::get);
+    }
+    first
+}
+
+/// Whose connection a backend's packet would be by way of one of its services, and the VIP's port as the key has it.
+#[inline(always)]
+fn client_of<F: Path<K>, const K: usize>(
+    segment: &Segment<F>,
+    tables: &Tables,
+    candidate: Membership,
+) -> Option<(Client<F::Address>, u16)> {
+    // A service of several ports has them in common with its backends.
+    let vip_port = if candidate.is(Membership::WIDE) {
+        segment.transport.source_port
+    } else {
+        0
+    };
+    if candidate.is(Membership::FULL_NAT) {
+        let outer: &Outer = tables.outer(candidate.backend).ok()?;
+        let owner = own_ports::owner(outer, segment)?;
+        let client = Client {
+            address: owner.address,
+            port: owner.port,
+            is_hidden: true,
+        };
+        return Some((client, vip_port));
+    }
+    let client = Client {
+        address: segment.network.destination,
+        port: segment.transport.destination_port,
+        is_hidden: false,
+    };
+    Some((client, vip_port))
 }
 
 /// Sends a backend's packet back the way that the client's last one came.
 #[inline(always)]
-fn to_client(
+fn to_client<F: Path<K>, const K: usize>(
     context: &XdpContext,
-    segment: &Segment,
+    segment: &Segment<F>,
+    tables: &Tables,
     id: u16,
     backend: &Backend,
+    client: &Client<F::Address>,
     hop: u16,
 ) -> Result<Verdict, Outcome> {
+    let mut route = way_back::<F>(context, hop, F::of_record(&backend.vip), client.address);
+    if segment.network.length as u32 > tables.smallest_mtu() {
+        route = mtu::fitting::<F, K>(context, route, 0, Otherwise::ANYTHING)?;
+    }
+    if segment.is_fragment() {
+        fragment::note_to_client::<F, K>(context, id, hop, client.address);
+    }
     let packet = Packet::of(context);
     counters::to_client(id, packet.length());
-    rewrite::to_client(&packet, segment, backend)?;
-    let Some(hop) = hop_slot(u32::from(hop)).and_then(HopSlot::read) else {
-        let route = route(
-            context,
-            ipv4_address(&backend.vip),
-            segment.ipv4.destination,
-            segment.ipv4.total_length,
-        );
-        return leave(&packet, route, Outcome::ToClient, Outcome::ToClientByKernel);
-    };
-    rewrite::ethernet(&packet, hop.answer().to_words())?;
-    Ok(Verdict {
-        outcome: Outcome::ToClient,
-        interface_index: hop.interface_index(),
-    })
+    rewrite_to_client(&packet, segment, backend, client)?;
+    leave(&packet, route, Outcome::ToClient, Outcome::ToClientByKernel)
 }
 
-/// An answer without an entry: only while its service has connections without entries, only from an endpoint of a single
-/// service, and never to the host itself.
+/// The way to a client: by the hop with this number, or where that is unknown, as the routing table says.
 #[inline(always)]
-fn untracked_to_client(
-    context: &XdpContext,
-    segment: &Segment,
-    tables: &Tables,
-    membership: Membership,
-) -> Result<Verdict, Outcome> {
-    let state = element(&SERVICE_STATES, u32::from(membership.service)).ok_or(Outcome::Impossible)?;
-    let last = state.untracked.load();
-    let age = connection_table::now()
-        .0
-        .wrapping_sub((last as u16).wrapping_sub(1));
-    if last == 0 || age > UNTRACKED_TICKS || membership.next != 0 {
-        return Err(Outcome::NoConnection);
+pub fn way_back<F: Family>(context: &XdpContext, hop: u16, vip: F::Address, client: F::Address) -> Route {
+    let known = known_hop(hop);
+    if known.is_known() {
+        Route::known(known.answer().to_words(), known.interface_index())
+    } else {
+        route::<F>(context, vip, client)
     }
-    is_forwardable(segment)?;
-    let backend = tables.backend(membership.backend).ok_or(Outcome::Impossible)?;
-    let route = route(context, 0, segment.ipv4.destination, segment.ipv4.total_length);
-    if matches!(route, Route::NotForwarded) {
-        return Err(Outcome::NoConnection);
+}
+
+/// The headers as the client must see them, but for the frame's own.
+#[inline(always)]
+pub fn rewrite_to_client<F: Path<K>, const K: usize>(
+    packet: &Packet,
+    segment: &Segment<F>,
+    backend: &Backend,
+    client: &Client<F::Address>,
+) -> Result<(), Outcome> {
+    let vip = Some(F::of_record(&backend.vip));
+    let vip_port = u16::from_ne_bytes(backend.vip_port);
+    let (network, transport) = (backend.network_delta.inverse(), backend.transport_delta.inverse());
+    if client.is_hidden {
+        let moved = F::delta(segment.network.destination, client.address);
+        F::route(packet, vip, Some(client.address), network.and(moved))?;
+        let port = Delta::of_word(segment.transport.destination_port, client.port);
+        return rewrite::transport(
+            packet,
+            segment,
+            vip_port,
+            client.port,
+            transport.and(moved).and(port),
+        );
     }
-    let packet = Packet::of(context);
-    counters::to_client(membership.backend, packet.length());
-    rewrite::to_client(&packet, segment, backend)?;
-    leave(
-        &packet,
-        route,
-        Outcome::ToClientUntracked,
-        Outcome::ToClientByKernel,
-    )
+    F::route(packet, vip, None, network)?;
+    rewrite::transport(packet, segment, vip_port, 0, transport)
 }
 
 /// Sends a rewritten packet where the routing table says, if need be by the kernel.
 #[inline(always)]
-fn leave(packet: &Packet, route: Route, outcome: Outcome, by_kernel: Outcome) -> Result<Verdict, Outcome> {
-    match route {
-        Route::Known(ethernet, interface_index) => {
-            rewrite::ethernet(packet, ethernet.to_words())?;
-            Ok(Verdict {
-                outcome,
-                interface_index,
-            })
-        }
-        Route::Kernel | Route::NotForwarded => Err(by_kernel),
+pub fn leave(
+    packet: &Packet,
+    route: Route,
+    outcome: Outcome,
+    by_kernel: Outcome,
+) -> Result<Verdict, Outcome> {
+    if route.how != How::Known {
+        return Err(by_kernel);
     }
+    rewrite::ethernet(packet, route.ethernet)?;
+    Ok(Verdict {
+        outcome,
+        interface_index: route.interface_index,
+    })
 }
 
+/// Addresses of a frame as words in memory order.
 #[inline(always)]
-fn ipv4_address(padded: &[u8; 16]) -> u32 {
-    let [a, b, c, d, ..] = *padded;
-    u32::from_ne_bytes([a, b, c, d])
-}
-
-#[inline(always)]
-fn words(bytes: &[u8; 12]) -> [u32; 3] {
+pub fn words(bytes: &[u8; 12]) -> [u32; 3] {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *bytes;
     [
         u32::from_ne_bytes([a, b, c, d]),

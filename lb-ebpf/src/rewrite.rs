@@ -3,47 +3,136 @@
 
 use core::mem::offset_of;
 
-use lb_common::abi::Backend;
 use lb_common::checksum::Delta;
+use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
-use lb_common::wire::{ipv4, tcp};
-use network_types::ip::Ipv4Hdr;
-use network_types::tcp::TcpHdr;
+use lb_common::wire::transport::{TCP_CHECKSUM, UDP_CHECKSUM};
+use lb_common::wire::{ipv4, ipv6};
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use crate::packet::{Packet, WindowMut};
+use crate::packet::Packet;
 use crate::parse::Segment;
 
 /// Bytes of the Ethernet header that carry addresses.
 const ADDRESSES: usize = 12;
 
-/// Destination: from the VIP to the backend.
-#[inline(always)]
-pub fn to_backend(packet: &Packet, segment: &Segment, backend: &Backend) -> Result<(), Outcome> {
-    let mut network = network(packet)?;
-    let mut transport = transport(packet, segment)?;
-    let [a, b, c, d, ..] = backend.address;
-    network.set::<u32, { offset_of!(Ipv4Hdr, dst_addr) }>(u32::from_ne_bytes([a, b, c, d]));
-    transport.set::<u16, { offset_of!(TcpHdr, dest) }>(u16::from_ne_bytes(backend.port));
-    update_checksums(
-        &mut network,
-        &mut transport,
-        backend.network_delta,
-        backend.transport_delta,
-    );
-    Ok(())
+/// The network layer of a packet, changed.
+pub trait Rewrite: Family {
+    /// Replaces addresses where there is something to replace them by; `delta` is what that changes in the header's
+    /// checksum. Takes one off the time to live as well (RFC 1812 section 5.3.1): the balancer is a router on the packet's
+    /// way.
+    fn route(
+        packet: &Packet,
+        source: Option<Self::Address>,
+        destination: Option<Self::Address>,
+        delta: Delta,
+    ) -> Result<(), Outcome>;
+
+    /// Gives the packet a time to live of its own: it is no longer the one that came.
+    fn renew(packet: &Packet, time_to_live: u8) -> Result<(), Outcome>;
 }
 
-/// Source: from the backend to the VIP.
+impl Rewrite for Ipv4 {
+    #[inline(always)]
+    fn route(
+        packet: &Packet,
+        source: Option<u32>,
+        destination: Option<u32>,
+        delta: Delta,
+    ) -> Result<(), Outcome> {
+        let mut header = packet
+            .window_mut::<{ ipv4::LENGTH }>(ipv4::OFFSET)
+            .ok_or(Outcome::Impossible)?;
+        if let Some(source) = source {
+            header.set::<u32, { offset_of!(Ipv4Hdr, src_addr) }>(source);
+        }
+        if let Some(destination) = destination {
+            header.set::<u32, { offset_of!(Ipv4Hdr, dst_addr) }>(destination);
+        }
+        let old = header.field::<u16, { offset_of!(Ipv4Hdr, ttl) }>();
+        let new = old.wrapping_sub(1); // the time to live is the low byte of the word in memory
+        header.set::<u16, { offset_of!(Ipv4Hdr, ttl) }>(new);
+        let checksum = header.field::<u16, { offset_of!(Ipv4Hdr, check) }>();
+        let delta = delta.and(Delta::of_word(old, new));
+        header.set::<u16, { offset_of!(Ipv4Hdr, check) }>(delta.apply(checksum));
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn renew(packet: &Packet, time_to_live: u8) -> Result<(), Outcome> {
+        let mut header = packet
+            .window_mut::<{ ipv4::LENGTH }>(ipv4::OFFSET)
+            .ok_or(Outcome::Impossible)?;
+        let old = header.field::<u16, { offset_of!(Ipv4Hdr, ttl) }>();
+        let [_, protocol] = old.to_ne_bytes();
+        let new = u16::from_ne_bytes([time_to_live, protocol]);
+        header.set::<u16, { offset_of!(Ipv4Hdr, ttl) }>(new);
+        let checksum = header.field::<u16, { offset_of!(Ipv4Hdr, check) }>();
+        let delta = Delta::of_word(old, new);
+        header.set::<u16, { offset_of!(Ipv4Hdr, check) }>(delta.apply(checksum));
+        Ok(())
+    }
+}
+
+impl Rewrite for Ipv6 {
+    #[inline(always)]
+    fn route(
+        packet: &Packet,
+        source: Option<[u64; 2]>,
+        destination: Option<[u64; 2]>,
+        _: Delta,
+    ) -> Result<(), Outcome> {
+        let mut header = packet
+            .window_mut::<{ ipv6::LENGTH }>(ipv6::OFFSET)
+            .ok_or(Outcome::Impossible)?;
+        if let Some(source) = source {
+            header.set::<[u64; 2], { offset_of!(Ipv6Hdr, src_addr) }>(source);
+        }
+        if let Some(destination) = destination {
+            header.set::<[u64; 2], { offset_of!(Ipv6Hdr, dst_addr) }>(destination);
+        }
+        let hop_limit = header.field::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>();
+        header.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(hop_limit.wrapping_sub(1));
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn renew(packet: &Packet, time_to_live: u8) -> Result<(), Outcome> {
+        let mut header = packet
+            .window_mut::<{ ipv6::LENGTH }>(ipv6::OFFSET)
+            .ok_or(Outcome::Impossible)?;
+        header.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(time_to_live);
+        Ok(())
+    }
+}
+
+/// Replaces ports, where there is something to replace them by (as in the packet; 0: nothing), and brings the checksum up
+/// to date.
 #[inline(always)]
-pub fn to_client(packet: &Packet, segment: &Segment, backend: &Backend) -> Result<(), Outcome> {
-    let mut network = network(packet)?;
-    let mut transport = transport(packet, segment)?;
-    let [a, b, c, d, ..] = backend.vip;
-    network.set::<u32, { offset_of!(Ipv4Hdr, src_addr) }>(u32::from_ne_bytes([a, b, c, d]));
-    transport.set::<u16, { offset_of!(TcpHdr, source) }>(u16::from_ne_bytes(backend.vip_port));
-    let (network_delta, transport_delta) =
-        (backend.network_delta.inverse(), backend.transport_delta.inverse());
-    update_checksums(&mut network, &mut transport, network_delta, transport_delta);
+pub fn transport<F: Family>(
+    packet: &Packet,
+    segment: &Segment<F>,
+    source: u16,
+    destination: u16,
+    delta: Delta,
+) -> Result<(), Outcome> {
+    let at = segment.network.transport_offset;
+    let mut ports = packet.window_mut::<4>(at).ok_or(Outcome::Impossible)?;
+    if source != 0 {
+        ports.set::<u16, 0>(source);
+    }
+    if destination != 0 {
+        ports.set::<u16, 2>(destination);
+    }
+    let is_tcp = segment.is_tcp();
+    let at = at + if is_tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
+    let mut window = packet.window_mut::<2>(at).ok_or(Outcome::Impossible)?;
+    let old = window.field::<u16, 0>();
+    window.set::<u16, 0>(if is_tcp {
+        delta.apply(old)
+    } else {
+        delta.apply_to_udp(old)
+    });
     Ok(())
 }
 
@@ -55,34 +144,4 @@ pub fn ethernet(packet: &Packet, [first, second, third]: [u32; 3]) -> Result<(),
     window.set::<u32, 4>(second);
     window.set::<u32, 8>(third);
     Ok(())
-}
-
-#[inline(always)]
-fn network(packet: &Packet) -> Result<WindowMut<{ ipv4::LENGTH }>, Outcome> {
-    packet.window_mut(ipv4::OFFSET).ok_or(Outcome::Impossible)
-}
-
-#[inline(always)]
-fn transport(packet: &Packet, segment: &Segment) -> Result<WindowMut<{ tcp::LENGTH }>, Outcome> {
-    packet
-        .window_mut(segment.ipv4.transport_offset())
-        .ok_or(Outcome::Impossible)
-}
-
-/// Takes one off the time to live as well (RFC 1812 section 5.3.1): the balancer is a router on the packet's way.
-#[inline(always)]
-fn update_checksums(
-    network: &mut WindowMut<{ ipv4::LENGTH }>,
-    transport: &mut WindowMut<{ tcp::LENGTH }>,
-    network_delta: Delta,
-    transport_delta: Delta,
-) {
-    let old = network.field::<u16, { offset_of!(Ipv4Hdr, ttl) }>();
-    let new = old.wrapping_sub(1); // the time to live is the low byte of the word in memory
-    network.set::<u16, { offset_of!(Ipv4Hdr, ttl) }>(new);
-    let delta = network_delta.and(Delta::of_word(old, new));
-    let checksum = network.field::<u16, { offset_of!(Ipv4Hdr, check) }>();
-    network.set::<u16, { offset_of!(Ipv4Hdr, check) }>(delta.apply(checksum));
-    let checksum = transport.field::<u16, { offset_of!(TcpHdr, check) }>();
-    transport.set::<u16, { offset_of!(TcpHdr, check) }>(transport_delta.apply(checksum));
 }

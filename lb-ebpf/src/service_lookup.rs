@@ -1,14 +1,21 @@
 //! Which service a packet is for, or which backend it is from: the active copy of what the daemon wrote.
 
-use lb_common::abi::{
-    self, BACKEND_IDS, Backend, CopyHeader, ENDPOINT_BUCKETS, Membership, SERVICE_BUCKETS, SERVICE_NUMBERS,
-    SLOT_LINES, SLOTS_PER_LINE, Service,
-};
-use lb_common::lookup_table::{bucket_index, ipv4_endpoint};
-use lb_common::outcome::Outcome;
-use lb_common::wire::ipv4::PROTOCOL_TCP;
+use core::num::NonZeroU64;
 
-use crate::maps::{BACKENDS, CONTROL, ENDPOINT_TABLE, SERVICE_TABLE, SERVICES, SIBLINGS, SLOTS, element};
+use lb_common::abi::{
+    self, BACKEND_IDS, Backend, CopyHeader, ENDPOINT_BUCKETS, Listener, Membership, Outer, SERVICE_BUCKETS,
+    SERVICE_NUMBERS, SLOT_LINES, SLOTS_PER_LINE, Service,
+};
+use lb_common::family::Family;
+use lb_common::lookup_table::bucket_index;
+use lb_common::outcome::Outcome;
+
+use crate::maps::{
+    BACKENDS, CONTROL, ENDPOINT_TABLE, OUTERS, SERVICE_TABLE, SERVICES, SIBLINGS, SLOTS, element,
+};
+
+/// The port that stands for all those of a service of several.
+const SEVERAL: u16 = 0;
 
 /// The copy that this packet is judged by, from its first lookup to its last.
 #[derive(Clone, Copy)]
@@ -46,34 +53,72 @@ impl Tables {
         self.copy
     }
 
-    /// The number of the service that listens on an endpoint.
+    /// The least MTU of the interfaces that packets leave by.
     #[inline(always)]
-    pub fn service_number(&self, address: u32, port: u16) -> Option<u16> {
-        let key = ipv4_endpoint(address, port, PROTOCOL_TCP);
+    pub fn smallest_mtu(&self) -> u32 {
+        self.header.smallest_mtu
+    }
+
+    /// Who listens on an endpoint: on this very port, or on several.
+    #[inline(always)]
+    pub fn listener<F: Family>(&self, address: F::Address, port: u16, protocol: u8) -> Option<Listener> {
+        if let Some(found) = self.listener_at(F::endpoint(address, port, protocol)) {
+            return Some(found);
+        }
+        if self.has_several_ports() {
+            return self.listener_at(F::endpoint(address, SEVERAL, protocol));
+        }
+        None
+    }
+
+    /// What is said about an address as such, if it is a VIP.
+    #[inline(always)]
+    pub fn vip<F: Family>(&self, address: F::Address) -> Option<Listener> {
+        self.listener_at(F::endpoint(address, SEVERAL, F::ICMP))
+    }
+
+    #[inline(always)]
+    fn listener_at(&self, key: u64) -> Option<Listener> {
         let index = bucket_index(self.header.service_seed, key, self.header.service_mask);
         element(&SERVICE_TABLE, self.copy * SERVICE_BUCKETS + index)?
             .find(key)
-            .map(|number| number as u16)
+            .map(Listener)
     }
 
-    /// The first of the services that an endpoint serves.
     #[inline(always)]
-    pub fn membership(&self, address: u32, port: u16) -> Option<Membership> {
-        let key = ipv4_endpoint(address, port, PROTOCOL_TCP);
+    fn has_several_ports(&self) -> bool {
+        self.header.flags & CopyHeader::SEVERAL_PORTS != 0
+    }
+
+    /// The first of the services that an endpoint serves, packed: unpacked, LLVM would have registers copied that nothing has
+    /// been written to if there is none, which the kernel's verifier refuses.
+    #[inline(always)]
+    pub fn membership<F: Family>(&self, address: F::Address, port: u16, protocol: u8) -> Option<NonZeroU64> {
+        if let Some(found) = self.membership_at(F::endpoint(address, port, protocol)) {
+            return Some(found);
+        }
+        if self.has_several_ports() {
+            return self.membership_at(F::endpoint(address, SEVERAL, protocol));
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn membership_at(&self, key: u64) -> Option<NonZeroU64> {
         let index = bucket_index(self.header.endpoint_seed, key, self.header.endpoint_mask);
-        element(&ENDPOINT_TABLE, self.copy * ENDPOINT_BUCKETS + index)?
-            .find(key)
-            .map(Membership::unpack)
+        element(&ENDPOINT_TABLE, self.copy * ENDPOINT_BUCKETS + index)?.find(key)
     }
 
     /// The next of the services that an endpoint serves.
     #[inline(always)]
-    pub fn next_membership(&self, membership: Membership) -> Option<Membership> {
+    pub fn next_membership(&self, membership: Membership) -> Option<NonZeroU64> {
         if membership.next == 0 {
             return None;
         }
-        let packed = element(&SIBLINGS, self.copy * BACKEND_IDS + u32::from(membership.next))?;
-        Some(Membership::unpack(*packed))
+        NonZeroU64::new(*element(
+            &SIBLINGS,
+            self.copy * BACKEND_IDS + u32::from(membership.next),
+        )?)
     }
 
     /// A service.
@@ -91,6 +136,12 @@ impl Tables {
         } else {
             None
         }
+    }
+
+    /// What stands in front of, or in place of, the client's address of a backend's packets.
+    #[inline(always)]
+    pub fn outer(&self, id: u16) -> Result<&'static Outer, Outcome> {
+        element(&OUTERS, self.copy * BACKEND_IDS + u32::from(id)).ok_or(Outcome::Impossible)
     }
 
     /// The backend id in a slot of the pool.

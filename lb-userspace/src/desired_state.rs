@@ -1,5 +1,9 @@
 //! What should be: the file, with what was changed at run time, in the light of health. Pure.
 
+mod slow_start;
+
+pub use slow_start::Recoveries;
+
 use std::collections::BTreeSet;
 
 use crate::api::types::BackendState;
@@ -21,8 +25,10 @@ pub struct DesiredService {
 pub struct DesiredBackend {
     /// What it is doing.
     pub state: BackendState,
-    /// Its weight in the choice of backends; 0: it gets no new connections.
+    /// Its weight in the choice of backends, relative to the others of the service; 0: it gets no new connections.
     pub share: u16,
+    /// While its share grows after a recovery: how much of its weight it has, in percent.
+    pub slow_start: Option<u8>,
     /// Whether a SYN from a port that has a connection to it stays with it.
     pub up: bool,
     /// Whether its clients' next packets are answered with a RST.
@@ -93,6 +99,7 @@ impl Inputs<'_> {
                 }
             }
         }
+        hold_back(&mut backends, &service.backends);
         DesiredService {
             service: service.clone(),
             backends,
@@ -130,9 +137,21 @@ impl Inputs<'_> {
             } else {
                 0
             },
+            slow_start: None,
             up: !failed && health == Status::Up,
             reset: failed && service.on_down == OnDown::Reset,
         }
+    }
+}
+
+/// Backups have a share only while nobody else has.
+fn hold_back(backends: &mut [DesiredBackend], configured: &[config::Backend]) {
+    let others = backends.iter().zip(configured).filter(|(_, it)| !it.backup);
+    if others.map(|(backend, _)| backend.share).all(|share| share == 0) {
+        return;
+    }
+    for (backend, _) in backends.iter_mut().zip(configured).filter(|(_, it)| it.backup) {
+        backend.share = 0;
     }
 }
 

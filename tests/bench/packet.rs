@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "it reports on standard output")]
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_docs,
     clippy::expect_used,
@@ -13,10 +14,18 @@
     reason = "shared with the packet tests, which use more of it, and may panic"
 )]
 
-#[path = "../packet/frame.rs"]
+#[path = "../packet/frame/mod.rs"]
 mod frame;
+#[path = "../packet/kind.rs"]
+mod kind;
+#[path = "../packet/pool.rs"]
+mod pool;
 #[path = "../packet/repeater.rs"]
 mod repeater;
+#[path = "../packet/seen.rs"]
+mod seen;
+#[path = "../packet/talk.rs"]
+mod talk;
 #[path = "../packet/world.rs"]
 mod world;
 
@@ -28,8 +37,9 @@ use lb_common::outcome::Outcome;
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::frame::{Frame, Talk};
+use crate::frame::Frame;
 use crate::repeater::{Repeater, plan};
+use crate::talk::Talk;
 use crate::world::{World, www};
 
 /// How often a path's turn comes; odd, so that there is a median.

@@ -9,6 +9,7 @@ use lb_tests::harness::Case;
 use xtask::lab::{Lab, Node, SITE, VIP, run, wait_for};
 
 use crate::support::connections;
+use crate::support::counted::nothing_wrong;
 use crate::support::lbctl::{json, lbctl};
 use crate::support::{measured, site};
 
@@ -78,7 +79,7 @@ fn thousand_connections_on_all_cpus() -> Result<()> {
         let redirects = redirects?;
         ensure!(redirects == 500, "a server redirected {redirects} times");
     }
-    assert_no_bad_packet(&lab)?;
+    nothing_wrong(&lab)?;
     lab.down()
 }
 
@@ -114,32 +115,6 @@ fn redirects(lab: &Lab, node: Node) -> Result<usize> {
         .lines()
         .filter(|line| line.contains("\"GET / HTTP/1.1\" 301 "))
         .count())
-}
-
-/// Nothing that the balancer sent was wrong to those who got it, and nothing impossible happened.
-fn assert_no_bad_packet(lab: &Lab) -> Result<()> {
-    for node in [Node::Client, Node::Web1, Node::Web2] {
-        let snmp = lab
-            .namespace(node)
-            .run(|| Ok(fs::read_to_string("/proc/thread-self/net/snmp")?))?;
-        let mut tcp = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-        let (names, values) = (tcp.next().context("no names")?, tcp.next().context("no values")?);
-        for (name, value) in names.split(' ').zip(values.split(' ')) {
-            ensure!(
-                !["InErrs", "InCsumErrors"].contains(&name) || value == "0",
-                "{node}: {name} {value}"
-            );
-        }
-    }
-    let counters: Counters = json(lab, &["counters"])?;
-    for outcome in counters.outcomes {
-        ensure!(
-            outcome.packets == 0
-                || !["impossible", "malformed_ipv4", "malformed_tcp"].contains(&&*outcome.name),
-            "{outcome:?}"
-        );
-    }
-    Ok(())
 }
 
 fn connections_are_listed() -> Result<()> {

@@ -22,9 +22,9 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// fall × (interval + jitter) + timeout, as the lab's `lb.toml` has them for HTTPS.
-const DETECTION: Duration = Duration::from_millis(2 * (500 + 50) + 300);
+pub(crate) const DETECTION: Duration = Duration::from_millis(2 * (500 + 50) + 300);
 /// For a busy machine: the probe's processes and ours take turns on its CPUs.
-const SLACK: Duration = Duration::from_millis(400);
+pub(crate) const SLACK: Duration = Duration::from_millis(400);
 /// Between the starts of two requests.
 const PACE: Duration = Duration::from_millis(40);
 const REQUESTS: usize = 200;

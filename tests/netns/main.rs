@@ -4,12 +4,20 @@ mod bad_input;
 mod balance;
 mod drain;
 mod failover;
+mod failover_wide;
+mod flood;
 mod handoff;
 mod lab;
+mod lab_network;
+mod lossy;
+mod modes;
 mod next_hop;
+mod path_mtu;
+mod policies;
 mod reload;
 mod restart;
 mod support;
+mod surroundings;
 mod xdp_mode;
 
 use std::process::ExitCode;
@@ -22,8 +30,16 @@ use lb_tests::{
 fn main() -> ExitCode {
     let subjects = [
         lab::cases(),
+        lab_network::cases(),
         balance::cases(),
+        modes::cases(),
+        lossy::cases(),
+        path_mtu::cases(),
+        policies::cases(),
+        surroundings::cases(),
+        flood::cases(),
         failover::cases(),
+        failover_wide::cases(),
         drain::cases(),
         handoff::cases(),
         reload::cases(),

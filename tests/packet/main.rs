@@ -8,15 +8,37 @@
     reason = "a test program: nothing is public, and it may fail by a panic"
 )]
 
+mod aging;
 mod balancing;
+mod echo;
+mod forged;
 mod frame;
+mod full_nat;
+mod hairpin;
+mod icmp_errors;
+mod kind;
+mod leaving;
+mod matrix;
+mod namespace;
 mod nat;
 mod next_hops;
 mod not_ours;
+mod one_sided;
+mod overload;
+mod own_ports;
+mod passed_fragments;
+mod pool;
+mod pressure;
+mod race;
+mod random;
+mod ranges;
 mod repeater;
-mod resets;
+mod schedulers;
+mod seen;
 mod shared;
 mod table;
+mod talk;
+mod unremembered;
 mod world;
 
 use std::process::ExitCode;
@@ -34,13 +56,29 @@ fn main() -> ExitCode {
     }
     .run(
         [
+            matrix::cases(),
             balancing::cases(),
+            echo::cases(),
+            full_nat::cases(),
+            hairpin::cases(),
+            overload::cases(),
+            pressure::cases(),
+            race::cases(),
+            random::cases(),
+            ranges::cases(),
+            schedulers::cases(),
             nat::cases(),
             next_hops::cases(),
             not_ours::cases(),
-            resets::cases(),
             shared::cases(),
             table::cases(),
+            forged::cases(),
+            icmp_errors::cases(),
+            leaving::cases(),
+            one_sided::cases(),
+            own_ports::cases(),
+            passed_fragments::cases(),
+            unremembered::cases(),
         ]
         .into_iter()
         .flatten()

@@ -11,13 +11,6 @@ use crate::frame::Frame;
 
 const WRAPPER: &str = "wrapper";
 
-/// A plan restores all but the type.
-const FRAME: [u8; LENGTH] = {
-    let mut frame = [0; LENGTH];
-    frame[12] = 0x08;
-    frame
-};
-
 type Words = [u64; size_of::<Plan>() / 8];
 
 /// The wrapper, and what it calls.
@@ -25,6 +18,8 @@ pub struct Repeater {
     ebpf: Ebpf,
     plan: PerCpuArray<MapData, Words>,
     next: ProgramArray<MapData>,
+    /// Of the frames' type; plans restore everything else.
+    frame: [u8; LENGTH],
 }
 
 impl Repeater {
@@ -35,6 +30,7 @@ impl Repeater {
         let mut repeater = Self {
             plan: PerCpuArray::try_from(plan)?,
             next: ProgramArray::try_from(next)?,
+            frame: [0; LENGTH],
             ebpf,
         };
         repeater.load(WRAPPER)?;
@@ -52,19 +48,22 @@ impl Repeater {
         Ok(program.fd()?.try_clone()?)
     }
 
-    /// What to run from now on, and on which frames: the plan of each CPU.
+    /// What to run from now on, and on which frames, all of one family: the plan of each CPU.
     pub fn prepare(
         &mut self,
         program: &ProgramFd,
         plan_of: impl Fn(usize) -> anyhow::Result<Plan>,
     ) -> anyhow::Result<()> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let plans = (0..cpus)
-            .map(|cpu| {
-                // SAFETY: integers, without padding.
-                plan_of(cpu).map(|plan| unsafe { std::mem::transmute::<Plan, Words>(plan) })
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let plans = (0..cpus).map(plan_of).collect::<anyhow::Result<Vec<_>>>()?;
+        if let Some(plan) = plans.first() {
+            self.frame[12..14].copy_from_slice(&plan.ether_type());
+        }
+        let plans: Vec<Words> = plans
+            .into_iter()
+            // SAFETY: integers, without padding.
+            .map(|plan| unsafe { std::mem::transmute::<Plan, Words>(plan) })
+            .collect();
         self.plan.set(0, PerCpuValues::try_from(plans)?, 0)?;
         self.next.set(0, program, 0)?;
         Ok(())
@@ -74,7 +73,7 @@ impl Repeater {
     pub fn run(&self, repeat: u32) -> anyhow::Result<f64> {
         let wrapper: &Xdp = self.ebpf.program(WRAPPER).context("no wrapper")?.try_into()?;
         let result = wrapper.test_run(TestRunOptions {
-            data_in: Some(&FRAME),
+            data_in: Some(&self.frame),
             repeat,
             ..TestRunOptions::new()
         })?;
@@ -85,6 +84,6 @@ impl Repeater {
 
 /// The plan for a frame, whose payload is made such that it has the length.
 pub fn plan(frame: &Frame, client_at: u32, clients: u32) -> anyhow::Result<Plan> {
-    let bytes = frame.clone().payload(&[0; LENGTH - 54]).bytes();
+    let bytes = frame.clone().filled_to(LENGTH - 14).bytes();
     Ok(Plan::new(bytes.as_slice().try_into()?, client_at, clients))
 }

@@ -1,14 +1,14 @@
 //! One endpoint behind several services, and services that leave.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use lb::dataplane::{BackendEntry, ServiceEntry};
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 
-use crate::frame::{Talk, client};
-use crate::world::{CLIENT, Seen, VIP, World, service, web, www};
+use crate::talk::{Talk, client};
+use crate::world::{CLIENT, World, service, web, www};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -21,8 +21,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-fn second_vip() -> SocketAddrV4 {
-    SocketAddrV4::new([203, 0, 113, 20].into(), 8080)
+fn second_vip() -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::new(203, 0, 113, 20).into(), 8080)
 }
 
 /// `web1`, …, as a backend of another service: the same endpoint, another id.
@@ -30,7 +30,7 @@ fn again(server: u8, id: u16) -> BackendEntry {
     BackendEntry { id, ..web(server) }
 }
 
-fn in_second(client: SocketAddrV4, server: u8, id: u16) -> Talk {
+fn in_second(client: SocketAddr, server: u8, id: u16) -> Talk {
     Talk {
         vip: second_vip(),
         backend: again(server, id),
@@ -48,16 +48,12 @@ fn both_work() -> anyhow::Result<()> {
         world.forward("data", talk, talk.client_sends().ack().payload(b"?"))?;
         world.answer("data", talk, talk.backend_sends().ack().payload(b"!"))?;
     }
-    let probe = Talk::new(client(3), 1).backend_sends().ack().bytes();
-    world.expect(
-        "an answer to neither",
-        &probe,
-        &Seen::unchanged(Outcome::NoConnection, &probe),
-    )
+    let probe = Talk::new(client(3), 1).backend_sends().ack();
+    world.unchanged("an answer to neither", Outcome::NoConnection, &probe)
 }
 
 fn eight() -> anyhow::Result<()> {
-    let vip = |number: u16| SocketAddrV4::new([203, 0, 113, 100].into(), number);
+    let vip = |number: u16| SocketAddr::new(Ipv4Addr::new(203, 0, 113, 100).into(), number);
     let services: Vec<_> = (1..=8)
         .map(|n| service(n, vip(n), vec![again(1, 100 + n)]))
         .collect();
@@ -93,12 +89,8 @@ fn no_other() -> anyhow::Result<()> {
     let first = Talk::new(CLIENT, 1);
     world.establish(&first)?;
     let second = in_second(CLIENT, 1, 101);
-    let syn = second.client_sends().syn().bytes();
-    world.expect(
-        "SYN",
-        &syn,
-        &Seen::unchanged(Outcome::SharedEndpointCollision, &syn),
-    )?;
+    let syn = second.client_sends().syn();
+    world.unchanged("SYN", Outcome::SharedEndpointCollision, &syn)?;
     assert_eq!(world.connections()?.len(), 1);
     world.answer("the first is answered", &first, first.backend_sends().ack())
 }
@@ -120,18 +112,13 @@ fn leaving() -> anyhow::Result<()> {
         new.client_sends().ack(),
         new.client_sends().rst(),
     ] {
-        let frame = frame.bytes();
-        world.expect("anything new", &frame, &Seen::unchanged(Outcome::NotOurs, &frame))?;
+        world.unchanged("anything new", Outcome::NotOurs, &frame)?;
     }
     world.forward("FIN", &talk, talk.client_sends().ack().fin())?;
     world.answer("FIN", &talk, talk.backend_sends().ack().fin())?;
     assert_eq!(world.connection(talk.client)?.state, State::Closed);
-    let syn = talk.client_sends().syn().bytes();
-    world.expect(
-        "a new one from the old port",
-        &syn,
-        &Seen::unchanged(Outcome::NotOurs, &syn),
-    )
+    let syn = talk.client_sends().syn();
+    world.unchanged("a new one from the old port", Outcome::NotOurs, &syn)
 }
 
 fn gone() -> anyhow::Result<()> {
@@ -140,9 +127,8 @@ fn gone() -> anyhow::Result<()> {
     world.establish(&talk)?;
     world.publish(&[])?;
     for frame in [talk.client_sends().ack(), talk.backend_sends().ack()] {
-        let frame = frame.bytes();
-        world.expect("nobody's", &frame, &Seen::unchanged(Outcome::NotOurs, &frame))?;
+        world.unchanged("nobody's", Outcome::NotOurs, &frame)?;
     }
-    world.publish(&[ServiceEntry { vip: VIP, ..www(1) }])?;
+    world.publish(&[www(1)])?;
     world.forward("back", &talk, talk.client_sends().ack())
 }

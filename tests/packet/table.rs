@@ -1,35 +1,25 @@
-//! The connection table: full, flooded, raced, listed and swept.
+//! The connection table: full, flooded, listed and swept.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lb::dataplane::ServiceEntry;
-use lb_common::bench::SOURCE;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_common::tick::Tick;
 use lb_tests::harness::Case;
-use nix::sched::sched_getcpu;
 
-use crate::balancing::on_all_cpus;
-use crate::frame::{Talk, client};
-use crate::repeater::{Repeater, plan};
-use crate::world::{CLIENT, Seen, TIMEOUTS, World, service, web, www};
+use crate::seen::Seen;
+use crate::talk::{Talk, client};
+use crate::world::{CLIENT, TIMEOUTS, World, service, web, www};
 
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("table::a_flood_evicts_no_established_connection", flood),
-        Case::new("table::half_open_connections_make_way", half_open),
         Case::new("table::without_room_connections_go_by_hash", untracked),
         Case::new("table::closed_connections_make_way", closed_make_way),
         Case::new("table::what_a_listing_says", listing),
         Case::new("table::a_sweep_removes_what_is_over", sweep),
-        Case::new("table::a_race_gives_no_wrong_backend", race_of_services),
-        Case::new(
-            "table::a_race_leaves_one_entry_for_each_connection",
-            race_of_flows,
-        ),
         Case::new("table::the_clock", clock),
     ]
 }
@@ -63,26 +53,6 @@ fn flood() -> anyhow::Result<()> {
         .count();
     assert_eq!(established, talks.len());
     Ok(())
-}
-
-fn half_open() -> anyhow::Result<()> {
-    let world = World::with_room(&[www(3)], TINY)?;
-    let old = world.establish_somewhere(client(1000))?;
-    for number in 1..WAYS {
-        world.pass(&Talk::new(client(number), 1).client_sends().syn().bytes())?;
-    }
-    assert_eq!(world.connections()?.len(), WAYS as usize);
-    for number in WAYS..5 * WAYS {
-        let talk = Talk::new(client(number), (number % 3 + 1) as u8);
-        world.open("a new one takes a half-open one's place", &talk)?;
-        world.forward("and is remembered", &talk, talk.client_sends().syn())?;
-        assert_eq!(world.connections()?.len(), WAYS as usize);
-    }
-    world.forward(
-        "the established one is still there",
-        &old,
-        old.client_sends().ack(),
-    )
 }
 
 /// Fills the smallest table with connections that must stay.
@@ -222,104 +192,6 @@ fn sweep() -> anyhow::Result<()> {
     assert_eq!(world.connections()?, []);
     let late = Talk::new(client(1), 1).backend_sends().ack().bytes();
     world.expect("forgotten", &late, &Seen::unchanged(Outcome::NoConnection, &late))
-}
-
-/// Services with a server each fight for eight places, each CPU for another service, while user space deletes. A key of
-/// one entry read with the value of another would take a packet to another service's server, whose counter shows it.
-fn race_of_services() -> anyhow::Result<()> {
-    const CLIENTS: u32 = 16;
-    const PACKETS: u32 = 10_000_000;
-    let cpus = std::thread::available_parallelism()?.get().clamp(2, 8);
-    let vip = |server: u8| format!("203.0.113.{server}:443").parse();
-    let server_of = |cpu: usize| (cpu % 8 + 1) as u8;
-    let services = (1..=8)
-        .map(|server| Ok(service(u16::from(server), vip(server)?, vec![web(server)])))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let world = World::with_room(&services, TINY)?;
-    let mut repeater = Repeater::new()?;
-    repeater.prepare(world.dataplane.program()?.fd()?, |cpu| {
-        let server = server_of(cpu);
-        let talk = Talk {
-            vip: vip(server)?,
-            ..Talk::new("10.0.0.0:40000".parse()?, server)
-        };
-        plan(&talk.client_sends().syn(), SOURCE, CLIENTS)
-    })?;
-    let over = AtomicBool::new(false);
-    let (ran, deleted) = std::thread::scope(|scope| {
-        let sweeper = scope.spawn(|| {
-            let mut deleted = 0;
-            while !over.load(Ordering::Relaxed) {
-                let now = world.dataplane.now().map_or(0, |now| now.0);
-                deleted += world
-                    .dataplane
-                    .connections()
-                    .sweep(Tick(now.wrapping_add(20_000)));
-                std::thread::sleep(Duration::from_micros(50));
-            }
-            deleted
-        });
-        let ran = on_all_cpus(cpus, |_| {
-            repeater.run(PACKETS)?;
-            Ok(server_of(sched_getcpu()?))
-        });
-        over.store(true, Ordering::Relaxed);
-        (ran, sweeper.join().expect("the sweeper ends well"))
-    });
-    let mut expected = BTreeMap::new();
-    for server in ran? {
-        *expected.entry(server).or_insert(0) += u64::from(PACKETS);
-    }
-    assert!(expected.len() > 1 && deleted > 100, "the race was none");
-    for (server, packets) in expected {
-        assert_eq!(
-            world.dataplane.counters().backend(server.into())?.packets_in,
-            packets,
-            "web{server}"
-        );
-    }
-    Ok(())
-}
-
-/// All CPUs open the same connections at the same time: afterwards each has one entry, and all its packets go there.
-fn race_of_flows() -> anyhow::Result<()> {
-    const FLOWS: u32 = 64;
-    let world = World::new(&[www(7)])?;
-    for round in 0..60 {
-        let flow = |number| client(round * FLOWS + number);
-        let opened = on_all_cpus(4, |_| {
-            (0..FLOWS)
-                .map(|number| world.server_of(&Talk::new(flow(number), 1).client_sends().syn()))
-                .collect::<anyhow::Result<Vec<_>>>()
-        })?;
-        let followed = on_all_cpus(4, |_| {
-            (0..FLOWS)
-                .map(|number| world.server_of(&Talk::new(flow(number), 1).client_sends().ack()))
-                .collect::<anyhow::Result<Vec<_>>>()
-        })?;
-        for number in 0..FLOWS as usize {
-            let entry = world.connection(flow(number as u32))?;
-            for (thread, servers) in followed.iter().enumerate() {
-                assert_eq!(
-                    u16::from(servers[number]),
-                    entry.backend,
-                    "round {round}, flow {number}, thread {thread}"
-                );
-            }
-            assert!(
-                opened
-                    .iter()
-                    .any(|servers| u16::from(servers[number]) == entry.backend)
-            );
-        }
-        let now = world.dataplane.now()?;
-        world
-            .dataplane
-            .connections()
-            .sweep(Tick(now.0.wrapping_add(20_000)));
-        assert_eq!(world.connections()?, []);
-    }
-    Ok(())
 }
 
 /// The table's clock agrees with the system's: it starts five minutes before the machine does (the kernel's

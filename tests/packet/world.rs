@@ -1,19 +1,24 @@
 //! The program, loaded and told about services, and what it makes of frames.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
-use lb::dataplane::{BackendEntry, Connection, Dataplane, LoadOptions, Object, ServiceEntry, Snapshot};
-use lb::neighbours::NextHop;
+use lb::dataplane::{BackendEntry, Connection, LoadOptions, ServiceEntry, Snapshot};
 use lb_common::abi::BackendCounters;
-use lb_common::outcome::{Action, Outcome};
+use lb_common::outcome::Action;
 
-use crate::frame::{Frame, Talk};
+use crate::frame::{Frame, MTU};
+use crate::kind::{NAT, one_port};
+use crate::pool::{Leased, OPTIONS};
+use crate::seen::{Seen, action_number};
+use crate::talk::Talk;
 
-pub const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 2), 40000);
-pub const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 10), 443);
+pub const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2)), 40000);
+pub const VIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)), 443);
 /// The router on the clients' side, and the balancer's own address there.
 pub const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 pub const UPLINK_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
@@ -24,45 +29,30 @@ pub const INGRESS: u32 = 1;
 /// Another interface.
 pub const INSIDE: u32 = 4242;
 
-/// The load balancer among the kernel crate's binaries.
-const OBJECT: &str = "lb-ebpf";
-
 /// Ticks: half-open, established, closing.
 pub const TIMEOUTS: [u16; 3] = [9, 1800, 30];
 
 /// The program and what it decided so far.
 pub struct World {
-    pub dataplane: Dataplane,
+    pub dataplane: Leased,
     /// Ids of all backends that there ever were.
     backends: BTreeSet<u16>,
+    /// Frames of which everything was compared.
+    checked: AtomicUsize,
+    /// The counters after the last frame that was observed, unless others came after it.
+    counted: Mutex<Option<Counted>>,
 }
 
-/// What became of a frame: all that can be seen of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// As the kernel's runner reports it.
-    pub action: u32,
-    pub frame: Vec<u8>,
-    /// Counters that moved.
-    pub outcomes: BTreeMap<&'static str, u64>,
-    /// Counters that moved, by backend.
-    pub backends: BTreeMap<u16, BackendCounters>,
+/// All counters.
+#[derive(Debug, Clone)]
+struct Counted {
+    outcomes: BTreeMap<&'static str, u64>,
+    backends: BTreeMap<u16, BackendCounters>,
 }
 
 /// `web1`, `web2`, … at 198.18.N.2:8443, ids 1, 2, …
 pub fn web(number: u8) -> BackendEntry {
-    BackendEntry {
-        id: u16::from(number),
-        endpoint: SocketAddrV4::new(Ipv4Addr::new(198, 18, number, 2), 8443),
-        next_hop: Some(NextHop {
-            interface_index: INSIDE,
-            source_mac: INSIDE_MAC,
-            destination_mac: web_mac(number),
-        }),
-        up: true,
-        reset: false,
-        timeouts: TIMEOUTS,
-    }
+    NAT.backend(number)
 }
 
 pub fn web_mac(number: u8) -> [u8; 6] {
@@ -71,125 +61,90 @@ pub fn web_mac(number: u8) -> [u8; 6] {
 
 /// The service at [`VIP`] with so many servers, a slot each.
 pub fn www(servers: u8) -> ServiceEntry {
-    service(1, VIP, (1..=servers).map(web).collect())
+    NAT.service(servers)
 }
 
 /// A service with a slot for each backend.
-pub fn service(number: u16, vip: SocketAddrV4, backends: Vec<BackendEntry>) -> ServiceEntry {
+pub fn service(number: u16, vip: SocketAddr, backends: Vec<BackendEntry>) -> ServiceEntry {
     ServiceEntry {
         number,
-        vip,
-        leaving: false,
-        slots: backends.iter().map(|b| b.id).collect(),
-        backends,
-    }
-}
-
-impl Seen {
-    fn new(outcome: Outcome, frame: Vec<u8>) -> Self {
-        Self {
-            action: action(outcome),
-            frame,
-            outcomes: BTreeMap::from([(outcome.name(), 1)]),
-            backends: BTreeMap::new(),
-        }
-    }
-
-    /// The frame stays as it is, and only the outcome is counted.
-    pub fn unchanged(outcome: Outcome, frame: &[u8]) -> Self {
-        Self::new(outcome, frame.to_vec())
-    }
-
-    /// The frame turns into the RST to it.
-    pub fn refused(outcome: Outcome, frame: &Frame) -> Self {
-        Self::new(outcome, frame.answered_with_rst().bytes())
-    }
-
-    /// A client's frame goes to its backend.
-    pub fn to_backend(talk: &Talk, frame: &Frame) -> Self {
-        let mut seen = Self::new(Outcome::ToBackend, talk.at_backend(frame).bytes());
-        let counters = BackendCounters {
-            packets_in: 1,
-            bytes_in: frame.len() as u64,
-            ..BackendCounters::default()
-        };
-        seen.backends.insert(talk.backend.id, counters);
-        seen
-    }
-
-    /// A backend's frame goes to its client. The way back leads through the interface that the runner pretends, so the
-    /// frame is transmitted.
-    pub fn to_client(talk: &Talk, frame: &Frame) -> Self {
-        let mut seen = Self::new(Outcome::ToClient, talk.at_client(frame).bytes());
-        seen.action = action_number(Action::Transmit);
-        let counters = BackendCounters {
-            packets_out: 1,
-            bytes_out: frame.len() as u64,
-            ..BackendCounters::default()
-        };
-        seen.backends.insert(talk.backend.id, counters);
-        seen
-    }
-
-    /// As well, a connection was opened.
-    pub fn opening(mut self) -> Self {
-        for counters in self.backends.values_mut() {
-            counters.opened += 1;
-        }
-        self
-    }
-
-    /// The same, under another name.
-    pub fn named(mut self, outcome: Outcome) -> Self {
-        self.action = action(outcome);
-        self.outcomes = BTreeMap::from([(outcome.name(), 1)]);
-        self
+        vip: vip.ip(),
+        ports: one_port(vip.port()),
+        ..NAT.service_of(backends)
     }
 }
 
 impl World {
     pub fn new(services: &[ServiceEntry]) -> anyhow::Result<Self> {
-        Self::with_room(services, 10_000)
+        Self::with_options(services, OPTIONS)
     }
 
-    pub fn with_room(services: &[ServiceEntry], max_connections: u32) -> anyhow::Result<Self> {
+    /// With a table for so many connections of each width.
+    pub fn with_room(services: &[ServiceEntry], connections: u32) -> anyhow::Result<Self> {
         let options = LoadOptions {
-            max_connections,
-            learn_return_hops: true,
-            selection_seed: 7,
+            max_connections: connections,
+            max_wide_connections: connections,
+            ..OPTIONS
         };
         Self::with_options(services, options)
     }
 
     pub fn with_options(services: &[ServiceEntry], options: LoadOptions) -> anyhow::Result<Self> {
+        Self::on(Leased::shared(options)?, services)
+    }
+
+    /// With a program that nobody else has had, or will have.
+    pub fn alone(services: &[ServiceEntry], options: LoadOptions) -> anyhow::Result<Self> {
+        Self::on(Leased::alone(options)?, services)
+    }
+
+    fn on(dataplane: Leased, services: &[ServiceEntry]) -> anyhow::Result<Self> {
         let mut world = Self {
-            dataplane: Dataplane::load(&object()?, options)?,
+            dataplane,
             backends: BTreeSet::new(),
+            checked: AtomicUsize::new(0),
+            counted: Mutex::new(None),
         };
         world.publish(services)?;
         Ok(world)
     }
 
     pub fn publish(&mut self, services: &[ServiceEntry]) -> anyhow::Result<()> {
-        self.dataplane.publish(&Snapshot::build(services)?);
+        self.publish_with_mtu(services, MTU as u32)
+    }
+
+    /// The same, with another least MTU of the interfaces.
+    pub fn publish_with_mtu(&mut self, services: &[ServiceEntry], smallest_mtu: u32) -> anyhow::Result<()> {
+        self.dataplane.publish(&Snapshot::build(services)?, smallest_mtu);
         let backends = services.iter().flat_map(|service| &service.backends);
         self.backends.extend(backends.map(|backend| backend.id));
+        self.forget_counters();
         Ok(())
+    }
+
+    /// How many frames were compared whole.
+    pub fn checked(&self) -> usize {
+        self.checked.load(Ordering::Relaxed)
     }
 
     /// What a frame that comes in by the loopback device comes to, without looking at counters: the action and the frame.
     pub fn pass(&self, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
-        let mut out = vec![0; frame.len() + 64];
+        self.forget_counters();
+        self.send(frame)
+    }
+
+    fn send(&self, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
+        let mut out = vec![0; frame.len() + 128];
         let result = self.dataplane.run(frame, &mut out)?;
         out.truncate(result.data_size_out as usize);
         Ok((result.return_value, out))
     }
 
     /// The same for a frame that comes in by another interface, which must have an XDP program.
-    pub fn pass_from(&self, interface_index: u32, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
+    fn send_from(&self, interface_index: u32, frame: &[u8]) -> anyhow::Result<(u32, Vec<u8>)> {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
         let context = [0, frame.len() as u32, 0, interface_index, 0, 0].map(u32::to_ne_bytes);
-        let mut out = vec![0; frame.len() + 64];
+        let mut out = vec![0; frame.len() + 128];
         let result = self.dataplane.program()?.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
@@ -201,42 +156,56 @@ impl World {
     }
 
     pub fn run(&self, frame: &[u8]) -> anyhow::Result<Seen> {
-        self.observe(|| self.pass(frame))
+        self.observe(|| self.send(frame))
     }
 
     pub fn run_from(&self, interface_index: u32, frame: &[u8]) -> anyhow::Result<Seen> {
-        self.observe(|| self.pass_from(interface_index, frame))
+        self.observe(|| self.send_from(interface_index, frame))
     }
 
-    fn observe(&self, pass: impl FnOnce() -> anyhow::Result<(u32, Vec<u8>)>) -> anyhow::Result<Seen> {
-        let (outcomes, backends) = (self.outcomes()?, self.backends()?);
-        let (action, frame) = pass()?;
-        Ok(Seen {
+    fn observe(&self, send: impl FnOnce() -> anyhow::Result<(u32, Vec<u8>)>) -> anyhow::Result<Seen> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match counted.take() {
+            Some(known) => known,
+            None => self.count()?,
+        };
+        let (action, frame) = send()?;
+        let after = self.count()?;
+        let seen = Seen {
             action,
             frame,
-            outcomes: self
-                .outcomes()?
-                .into_iter()
-                .map(|(name, after)| (name, after - outcomes.get(name).copied().unwrap_or(0)))
-                .filter(|(_, moved)| *moved != 0)
-                .collect(),
-            backends: self
-                .backends()?
-                .into_iter()
-                .map(|(id, after)| {
-                    (
-                        id,
-                        difference(after, backends.get(&id).copied().unwrap_or_default()),
-                    )
-                })
-                .filter(|(_, moved)| *moved != BackendCounters::default())
-                .collect(),
+            outcomes: moved(&before.outcomes, &after.outcomes),
+            backends: moved_of_backends(&before.backends, &after.backends),
+        };
+        *counted = Some(after);
+        Ok(seen)
+    }
+
+    fn count(&self) -> anyhow::Result<Counted> {
+        Ok(Counted {
+            outcomes: self.outcomes()?,
+            backends: self.backends()?,
         })
     }
 
-    fn outcomes(&self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+    fn forget_counters(&self) {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What was counted so far, by outcome.
+    pub fn outcomes(&self) -> anyhow::Result<BTreeMap<&'static str, u64>> {
         let outcomes = self.dataplane.counters().outcomes()?;
         Ok(outcomes.into_iter().map(|(o, n)| (o.name(), n)).collect())
+    }
+
+    /// What is counted while something is done.
+    pub fn counting(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+        let before = self.outcomes()?;
+        work()?;
+        Ok(moved(&before, &self.outcomes()?))
     }
 
     fn backends(&self) -> anyhow::Result<BTreeMap<u16, BackendCounters>> {
@@ -250,11 +219,24 @@ impl World {
     /// Runs a frame and asserts everything: action, every byte, every counter.
     pub fn expect(&self, purpose: &str, frame: &[u8], expected: &Seen) -> anyhow::Result<()> {
         let seen = self.run(frame)?;
+        self.checked.fetch_add(1, Ordering::Relaxed);
         ensure!(
             seen == *expected,
-            "{purpose}: seen\n{seen:02x?}\nexpected\n{expected:02x?}"
+            "{purpose}: sent\n{frame:02x?}\n{}",
+            seen.difference(expected)
         );
         Ok(())
+    }
+
+    /// A frame stays as it is, and only the outcome is counted.
+    pub fn unchanged(
+        &self,
+        purpose: &str,
+        outcome: lb_common::outcome::Outcome,
+        frame: &Frame,
+    ) -> anyhow::Result<()> {
+        let bytes = frame.bytes();
+        self.expect(purpose, &bytes, &Seen::unchanged(outcome, &bytes))
     }
 
     /// A client's frame goes to its backend, whole and counted.
@@ -267,21 +249,32 @@ impl World {
         self.expect(purpose, &frame.bytes(), &Seen::to_client(talk, &frame))
     }
 
-    /// A client's SYN opens a connection.
-    pub fn open(&self, purpose: &str, talk: &Talk) -> anyhow::Result<()> {
-        let syn = talk.client_sends().syn();
-        self.expect(purpose, &syn.bytes(), &Seen::to_backend(talk, &syn).opening())
+    /// A frame in each direction, as far as the mode has both.
+    pub fn both(&self, purpose: &str, talk: &Talk, change: impl Fn(Frame) -> Frame) -> anyhow::Result<()> {
+        self.forward(purpose, talk, change(talk.client_says(b"to and")))?;
+        if talk.is_answered() {
+            self.answer(purpose, talk, change(talk.backend_says(b"fro")))?;
+        }
+        Ok(())
     }
 
-    /// A whole handshake.
+    /// A client's SYN, or first datagram, opens a connection.
+    pub fn open(&self, purpose: &str, talk: &Talk) -> anyhow::Result<()> {
+        let first = talk.client_opens();
+        self.expect(purpose, &first.bytes(), &Seen::opening(talk, &first))
+    }
+
+    /// A whole handshake, or an exchange of datagrams, as far as the balancer sees it.
     pub fn establish(&self, talk: &Talk) -> anyhow::Result<()> {
         self.open("SYN", talk)?;
-        self.answer("SYN-ACK", talk, talk.backend_sends().syn().ack())?;
-        self.forward("ACK", talk, talk.client_sends().ack())
+        if talk.is_answered() {
+            self.answer("SYN-ACK", talk, talk.backend_accepts())?;
+        }
+        self.forward("ACK", talk, talk.client_says(b""))
     }
 
     /// A handshake with whichever backend the program chooses, without looking at counters.
-    pub fn establish_somewhere(&self, client: SocketAddrV4) -> anyhow::Result<Talk> {
+    pub fn establish_somewhere(&self, client: SocketAddr) -> anyhow::Result<Talk> {
         let mut talk = Talk::new(client, 1);
         let number = self.server_of(&talk.client_sends().syn())?;
         talk.backend = web(number);
@@ -290,12 +283,13 @@ impl World {
         Ok(talk)
     }
 
-    /// The server, N of 198.18.N.2, that a client's frame went to.
+    /// The server that a client's frame went to, by its MAC address.
     pub fn server_of(&self, frame: &Frame) -> anyhow::Result<u8> {
         let (action, frame) = self.pass(&frame.bytes())?;
         ensure!(action == action_number(Action::Redirect), "action {action}");
-        let address: [u8; 4] = frame.get(30..34).context("frame too short")?.try_into()?;
-        Ok(address[2])
+        let number = *frame.get(5).context("frame too short")?;
+        ensure!(frame.get(..6) == Some(&web_mac(number)[..]), "{frame:02x?}");
+        Ok(number)
     }
 
     /// The table, as `lbctl` lists it.
@@ -305,7 +299,7 @@ impl World {
     }
 
     /// The only entry of a client.
-    pub fn connection(&self, client: SocketAddrV4) -> anyhow::Result<Connection> {
+    pub fn connection(&self, client: SocketAddr) -> anyhow::Result<Connection> {
         let all = self.connections()?;
         let mut of_client = all.iter().filter(|connection| connection.client == client);
         let first = of_client
@@ -316,12 +310,29 @@ impl World {
     }
 }
 
-/// What `cargo xtask test` built, or what is embedded if the test was started without it.
-fn object() -> anyhow::Result<Object> {
-    match lb_tests::programs::object(OBJECT) {
-        Ok(file) => Ok(Object::from_file(&file)?),
-        Err(_) => Ok(Object::embedded()?),
-    }
+fn moved(
+    before: &BTreeMap<&'static str, u64>,
+    after: &BTreeMap<&'static str, u64>,
+) -> BTreeMap<&'static str, u64> {
+    after
+        .iter()
+        .map(|(name, after)| (*name, after - before.get(name).copied().unwrap_or(0)))
+        .filter(|(_, moved)| *moved != 0)
+        .collect()
+}
+
+fn moved_of_backends(
+    before: &BTreeMap<u16, BackendCounters>,
+    after: &BTreeMap<u16, BackendCounters>,
+) -> BTreeMap<u16, BackendCounters> {
+    after
+        .iter()
+        .map(|(id, after)| {
+            let before = before.get(id).copied().unwrap_or_default();
+            (*id, difference(*after, before))
+        })
+        .filter(|(_, moved)| *moved != BackendCounters::default())
+        .collect()
 }
 
 fn difference(after: BackendCounters, before: BackendCounters) -> BackendCounters {
@@ -331,19 +342,5 @@ fn difference(after: BackendCounters, before: BackendCounters) -> BackendCounter
         bytes_in: after.bytes_in - before.bytes_in,
         packets_out: after.packets_out - before.packets_out,
         bytes_out: after.bytes_out - before.bytes_out,
-    }
-}
-
-fn action(outcome: Outcome) -> u32 {
-    action_number(outcome.action())
-}
-
-/// As the kernel's runner reports it (`enum xdp_action`).
-pub fn action_number(action: Action) -> u32 {
-    match action {
-        Action::Drop => 1,
-        Action::Pass => 2,
-        Action::Transmit => 3,
-        Action::Redirect => 4,
     }
 }

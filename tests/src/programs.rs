@@ -42,6 +42,7 @@ pub fn of_the_lab() -> Result<Binaries> {
         lbctl: lbctl()?,
         xtask: from_environment(XTASK)?,
         veth_pass: object("veth_pass")?,
+        decapsulate: object("decapsulate")?,
     })
 }
 

@@ -1,7 +1,8 @@
 //! The lab's application server: what stands behind nginx on `web1` and `web2` (`cargo xtask lab-app`, hidden).
 //!
 //! It answers with its own name and the client's address as nginx told it, so that whoever asks sees which server a
-//! connection reached and that the client's address arrived. Everything it sends can be checked: see [`Pattern`].
+//! connection reached and that the client's address arrived. Everything it sends can be checked: see [`Pattern`]. Beside
+//! HTTP it serves [`transfer`]s, which do not go through nginx.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use oxhttp::Server;
 use oxhttp::model::{Body, Method, Request, Response, StatusCode};
 use serde_json::json;
 
+use crate::transfer;
+
 /// The longest body that `/bytes/N` sends: 1 GiB.
 pub const MOST_BYTES: u64 = 1 << 30;
 
@@ -27,10 +30,14 @@ pub struct Args {
     /// Address and port to listen on.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Address and port of a transfer service, TCP and UDP; may be given several times.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    transfer: Vec<SocketAddr>,
 }
 
 /// Serves until it is killed.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    transfer::serve(&args.name, &args.transfer)?;
     let app = App {
         name: args.name,
         requests: AtomicU64::new(0),
@@ -148,6 +155,11 @@ impl Pattern {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// From byte `position`, counted from 0.
+    pub fn at(position: u64) -> Self {
+        Self { position }
+    }
 }
 
 impl Read for Pattern {
@@ -216,6 +228,9 @@ mod tests {
         }
         assert_eq!(whole, pieces);
         assert_eq!(&whole[8..16], &0x9e37_79b9_7f4a_7c15_u64.to_le_bytes());
+        let mut end = vec![0; 1001];
+        Pattern::at(2999).read_exact(&mut end).unwrap();
+        assert_eq!(&whole[2999..], end);
     }
 
     #[test]

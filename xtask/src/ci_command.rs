@@ -5,10 +5,10 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
-    ebpf, process,
+    ebpf, fuzz_command, process,
     setup::{self, Needs},
     test_command,
 };
@@ -68,6 +68,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             ])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+
+    println!("== fuzzing");
+    match fuzz_command::missing() {
+        Some(missing) => println!("   fuzzing: SKIPPED, {missing}"),
+        None if fuzz_command::run(&fuzz_command::Args::short(args.full))? != ExitCode::SUCCESS => {
+            bail!("fuzzing found something, see above");
+        }
+        None => {}
+    }
 
     println!("== tests");
     test_command::run(&test_command::Args::all_suites(args.full))

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::lab::{DEFAULT_PREFIX, Lab, LabOptions, Node, VIP};
+use crate::lab::{DEFAULT_PREFIX, Lab, LabOptions, Node, VIP, VIP6};
+use crate::network_args::NetworkArgs;
 use crate::prepared::{Prepared, become_root};
 use crate::signals;
 
@@ -28,10 +29,16 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Bring the lab up and leave it running in the background
+    #[command(after_help = "Examples:\n  cargo xtask lab up\n  \
+                            cargo xtask lab up --topology l2 --mode dsr         one segment; answers go past the balancer\n  \
+                            cargo xtask lab up --delay 50 --loss 2              a client that is far away\n  \
+                            cargo xtask lab up --client-mtu 1280                a narrow link before the client")]
     Up {
         /// Without lbd: the web servers get a plain site, and the balancer is a plain router
         #[arg(long)]
         no_balancer: bool,
+        #[command(flatten)]
+        network: NetworkArgs,
         #[command(flatten)]
         prepared: Prepared,
     },
@@ -76,6 +83,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.command {
         Command::Up {
             no_balancer,
+            network,
             prepared,
         } => {
             let binaries = prepared.binaries()?;
@@ -83,7 +91,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             let mut options = LabOptions::new(&args.prefix, binaries);
             options.balancer = !no_balancer;
             options.keep = true;
-            show(&mut Lab::up(options)?);
+            network.apply_to(&mut options);
+            let mut lab = Lab::up(options)?;
+            lab.lose(network.loss())?;
+            show(&mut lab);
             println!("take it down with: {}", take_down(&args.prefix));
         }
         Command::Down => {
@@ -160,14 +171,20 @@ fn describe(lab: &mut Lab) -> serde_json::Value {
         json!({
             "name": node.name(),
             "namespace": lab.namespace(node).name(),
-            "address": node.address(),
+            "address": lab.address(node),
+            "address6": lab.address6(node),
             "processes": processes,
             "files": files,
         })
     });
     json!({
         "prefix": lab.options().prefix,
+        "topology": lab.options().topology,
+        "mode": lab.options().mode,
+        "client_mtu": lab.options().client_mtu,
+        "wan": lab.options().wan,
         "vip": VIP,
+        "vip6": VIP6,
         "balancer": lab.options().balancer,
         "directory": lab.directory(),
         "files": {
@@ -190,15 +207,37 @@ fn show(lab: &mut Lab) {
         });
         let processes: Vec<_> = processes.collect();
         println!(
-            "{:7} {:13} {}",
+            "{:7} {:14} {:17} {}",
             node.name(),
-            node.address().to_string(),
+            lab.address(node).to_string(),
+            lab.address6(node).to_string(),
             processes.join(", ")
         );
     }
-    println!("VIP     {VIP}");
+    println!("{:7} {:14} {VIP6}", "VIP", VIP.to_string());
+    println!("network {}", network(lab.options()));
     println!("files   {}", lab.directory().display());
     if lab.options().balancer {
         println!("lbctl   {}", lab.lbctl_for_humans());
     }
+}
+
+/// The network in words.
+fn network(options: &LabOptions) -> String {
+    let mut text = format!(
+        "topology {}, web servers prepared for {}",
+        options.topology.name(),
+        options.mode.name()
+    );
+    if let Some(wan) = options.wan {
+        text += &format!(
+            ", client {} ms away, {} % overtaken",
+            wan.delay.as_millis(),
+            wan.reorder_percent
+        );
+    }
+    if options.client_mtu < 1500 {
+        text += &format!(", client behind an MTU of {}", options.client_mtu);
+    }
+    text
 }

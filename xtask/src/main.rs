@@ -5,7 +5,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{app, bench_command, build_command, ci_command, lab_command, run_command, setup, test_command};
+use xtask::{
+    app, bench_command, build_command, ci_command, fuzz_command, lab_command, relay, run_command, setup,
+    test_command, transfer_command,
+};
 
 /// Build, run, measure and test the load balancer.
 #[derive(Parser)]
@@ -33,9 +36,14 @@ enum Command {
     Lab(lab_command::Args),
     Bench(bench_command::Args),
     Test(test_command::Args),
+    Fuzz(fuzz_command::Args),
     Ci(ci_command::Args),
     #[command(hide = true)]
     LabApp(app::Args),
+    #[command(hide = true)]
+    LabTransfer(transfer_command::Args),
+    #[command(hide = true)]
+    LabRelay(relay::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,8 +55,11 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab_command::run(&args),
         Command::Bench(args) => bench_command::run(&args),
         Command::Test(args) => test_command::run(&args),
+        Command::Fuzz(args) => fuzz_command::run(&args),
         Command::Ci(args) => ci_command::run(&args),
         Command::LabApp(args) => app::run(args),
+        Command::LabTransfer(args) => transfer_command::run(&args),
+        Command::LabRelay(args) => relay::run(&args),
     };
     result.unwrap_or_else(|error| {
         // Not returned from `main`: that would print a backtrace wherever RUST_BACKTRACE is set.

@@ -64,5 +64,6 @@ fn build() -> Result<Binaries> {
         lbctl: programs.lbctl,
         xtask: env::current_exe().context("cannot tell which file this program is")?,
         veth_pass: kernel.directory.join("veth_pass"),
+        decapsulate: kernel.directory.join("decapsulate"),
     })
 }

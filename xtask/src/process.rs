@@ -58,7 +58,12 @@ pub fn shown(command: &Command) -> String {
 
 /// The cargo that started us, for everything that runs on this host: rustup's or the distribution's.
 pub fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    calling_cargo(&env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program that calls that cargo in its turn: a subcommand that is not on the `PATH`.
+pub fn calling_cargo(program: &OsStr) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(crate::workspace::root());
     for (name, _) in env::vars_os().filter(|(name, _)| describes_our_package(name)) {
         command.env_remove(name);

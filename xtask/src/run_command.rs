@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::lab::{DEFAULT_PREFIX, Lab, LabOptions, Node, Requests, VIP, wait_for};
 use crate::live_view;
+use crate::network_args::NetworkArgs;
 use crate::prepared::Prepared;
 use crate::setup::Needs;
 use crate::{ebpf, setup, signals, sudo, userspace};
@@ -31,6 +33,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     prepared: Prepared,
 }
 
@@ -44,7 +48,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let binaries = args.prepared.binaries()?;
     signals::catch()?;
-    let lab = Lab::up(LabOptions::new(DEFAULT_PREFIX, binaries))?;
+    let mut options = LabOptions::new(DEFAULT_PREFIX, binaries);
+    args.network.apply_to(&mut options);
+    let lab = Lab::up(options)?;
+    lab.lose(args.network.loss())?;
     let verdict = first_requests(&lab)?;
     if args.once {
         lab.down()?;
@@ -96,8 +103,13 @@ fn first_requests(lab: &Lab) -> Result<bool> {
         println!("  … and {} more", problems.len() - SHOWN);
     }
     if problems.is_empty() {
-        let client = Node::Client.address();
-        println!("every certificate verified; every server saw the client's own address, {client}");
+        let seen = lab.client_seen_at(VIP.into());
+        let whose = if seen == IpAddr::from(lab.address(Node::Client)) {
+            "the client's own address"
+        } else {
+            "the balancer's address"
+        };
+        println!("every certificate verified; every server saw {whose}, {seen}");
     }
     Ok(problems.is_empty())
 }
@@ -129,10 +141,10 @@ fn problems(lab: &Lab, requests: &Requests) -> Vec<String> {
     problems
 }
 
-/// How many of the first requests a web server has logged, as coming from the client's address.
+/// How many of the first requests a web server has logged, as coming from the address that it should see.
 fn logged(lab: &Lab, node: Node) -> Result<usize> {
     let log = fs::read_to_string(lab.web(node).access_log())?;
-    let start = format!("{} ", Node::Client.address());
+    let start = format!("{} ", lab.client_seen_at(VIP.into()));
     Ok(log
         .lines()
         .filter(|line| line.starts_with(&start) && line.contains("\"GET /request/"))

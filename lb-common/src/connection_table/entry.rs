@@ -55,16 +55,7 @@ impl Value {
     /// The state; an unknown one, which only a newer program could have written, counts as closed.
     #[inline(always)]
     pub fn state(self) -> State {
-        match self.state_bits() {
-            2 => State::SynSeen,
-            3 => State::SynAckSeen,
-            4 => State::Unconfirmed,
-            5 => State::Established,
-            6 => State::ClientFin,
-            7 => State::BackendFin,
-            8 => State::Reset,
-            _ => State::Closed,
-        }
+        State::stored(self.state_bits())
     }
 
     /// The backend that has the connection.
@@ -77,6 +68,18 @@ impl Value {
     #[inline(always)]
     pub fn hop(self) -> u16 {
         (self.0 >> HOP_SHIFT & HOP_MASK) as u16
+    }
+
+    /// The balancer's own port towards the backend, of a `full-nat` connection, in the machine's order.
+    #[inline(always)]
+    pub fn port(self) -> u16 {
+        (self.0 >> PORT_SHIFT) as u16
+    }
+
+    /// The same with the balancer's own port.
+    #[inline(always)]
+    pub fn with_port(self, port: u16) -> Self {
+        Self(self.0 & !(0xffff << PORT_SHIFT) | u64::from(port) << PORT_SHIFT)
     }
 
     /// When the entry is forgotten if no more packets come.
@@ -115,6 +118,47 @@ pub fn ipv4_key_parts(key: [u64; 1]) -> ([u8; 4], u16, u16) {
     )
 }
 
+/// The key of any other connection: client address (IPv4 as in RFC 4291 section 2.5.5.2), client port, service number, and
+/// for services of several ports the VIP's port, else 0; addresses and ports as in the packet.
+///
+/// Each word depends on the one before, so that a reader who gets some words of one key and some of another, while a way
+/// is being written, has a key that is nobody's even if both connections have the same backend, and so the same seal.
+#[inline(always)]
+pub fn wide_key(client: [u64; 2], client_port: u16, service: u16, vip_port: u16) -> [u64; 3] {
+    let [low, high] = client;
+    chain([
+        low,
+        high,
+        u64::from(client_port) | u64::from(service) << 16 | u64::from(vip_port) << 32,
+    ])
+}
+
+/// What [`wide_key`] packed: address, client port (in the machine's order), service number, VIP's port (likewise).
+pub fn wide_key_parts(key: [u64; 3]) -> ([u8; 16], u16, u16, u16) {
+    let [a, b, c] = key;
+    let b = b ^ spread(a);
+    let c = c ^ spread(b);
+    let mut address = [0; 16];
+    address[..8].copy_from_slice(&a.to_ne_bytes());
+    address[8..].copy_from_slice(&b.to_ne_bytes());
+    (
+        address,
+        u16::from_be(c as u16),
+        (c >> 16) as u16,
+        u16::from_be((c >> 32) as u16),
+    )
+}
+
+#[inline(always)]
+fn chain([a, b, c]: [u64; 3]) -> [u64; 3] {
+    [a, b ^ spread(a), c ^ spread(b)]
+}
+
+#[inline(always)]
+fn spread(word: u64) -> u64 {
+    word.wrapping_mul(0xa076_1d64_78bd_642f)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -124,8 +168,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_do_not_overlap(s in 0usize..8, backend in 0u16..8192, hop in 0u16..2048, deadline: u16) {
+        fn fields_do_not_overlap(
+            s in 0usize..8,
+            backend in 0u16..8192,
+            hop in 0u16..2048,
+            deadline: u16,
+            port: u16,
+        ) {
             let value = Value::new(STATES[s], backend, hop, Tick(deadline));
+            prop_assert_eq!(value.port(), 0);
+            let value = value.with_port(!port).with_port(port);
+            prop_assert_eq!(value.port(), port);
             prop_assert_eq!(value.state(), STATES[s]);
             prop_assert_eq!(value.backend(), backend);
             prop_assert_eq!(value.hop(), hop);
@@ -133,16 +186,64 @@ mod tests {
             prop_assert!(value.is_entry());
             let changed = value.with(STATES[7 - s], 2047 - hop, Tick(!deadline));
             prop_assert_eq!(changed.backend(), backend);
+            prop_assert_eq!(changed.port(), port);
             prop_assert_eq!(changed.seal(), value.seal());
             prop_assert_eq!(changed.hop(), 2047 - hop);
             prop_assert_eq!(changed.state(), STATES[7 - s]);
             prop_assert_eq!(changed.deadline(), Tick(!deadline));
         }
 
+        /// What is only cut off would be taken for another field.
+        #[test]
+        fn too_large_numbers_spoil_no_other_field(backend: u16, hop: u16, deadline: u16) {
+            let value = Value::new(State::Established, backend, hop, Tick(deadline));
+            prop_assert_eq!(value.state(), State::Established);
+            prop_assert_eq!(value.backend(), backend & 0x1fff);
+            prop_assert_eq!(value.hop(), hop & 0x7ff);
+            prop_assert_eq!(value.deadline(), Tick(deadline));
+            prop_assert_eq!(value.port(), 0);
+        }
+
+        /// Another backend, or another own port, is another seal: a key of one is not found by a value of the other.
+        #[test]
+        fn seals_differ_by_what_never_changes(one: (u16, u16), other: (u16, u16)) {
+            let value = |(backend, port): (u16, u16)| {
+                Value::new(State::Established, backend & 0x1fff, 1, Tick(0)).with_port(port)
+            };
+            let (one, other) = (value(one), value(other));
+            prop_assert_eq!(
+                one.seal() == other.seal(),
+                (one.backend(), one.port()) == (other.backend(), other.port())
+            );
+        }
+
         #[test]
         fn keys_round_trip(address: [u8; 4], port: u16, service: u16) {
             let key = ipv4_key(u32::from_ne_bytes(address), port.to_be(), service);
             prop_assert_eq!(ipv4_key_parts(key), (address, port, service));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn wide_keys_round_trip_and_mixtures_are_nobodys(
+            one: ([u8; 16], u16, u16, u16),
+            other: ([u8; 16], u16, u16, u16),
+        ) {
+            let key = |(address, port, service, vip_port): ([u8; 16], u16, u16, u16)| {
+                wide_key(crate::abi::address(&address), port.to_be(), service, vip_port.to_be())
+            };
+            prop_assert_eq!(wide_key_parts(key(one)), one);
+            // The same client's two connections, as far as they differ.
+            let other = (one.0, other.1, other.2, other.3);
+            let stranger = (other.0.map(|byte| !byte), other.1, other.2, other.3);
+            let [a, b, _] = key(stranger);
+            let [_, _, c] = key(one);
+            if stranger != one {
+                let mixed = wide_key_parts([a, b, c]);
+                prop_assert_ne!((mixed.1, mixed.2, mixed.3), (one.1, one.2, one.3));
+            }
+            prop_assert_eq!(wide_key_parts(key(other)), other);
         }
     }
 

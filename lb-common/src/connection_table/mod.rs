@@ -6,8 +6,8 @@
 //! - A way is taken by swapping its observed value for BUSY, writing the key, and publishing the new value.
 //! - A key is stored XORed with a spread of the value's immutable bits, so that a reader never matches the key of one
 //!   entry with the value of another.
-//! - After an insertion both buckets are scanned again. Of two entries with one key the first in scan order stays;
-//!   whoever sees the other removes it.
+//! - After an insertion, and after an entry was given to a new connection with its key, both buckets are scanned again. Of
+//!   two entries with one key the first in scan order stays; whoever sees the other removes it.
 //! - User space only deletes, by one compare-and-swap.
 
 pub mod entry;
@@ -41,7 +41,8 @@ pub struct Bucket<W, const K: usize> {
 /// Buckets for so many connections: filled to 65 %, all but about a thousandth of the entries find a free way in one of
 /// their two buckets (tested); the rest are served without an entry.
 pub const fn buckets_for(connections: u32) -> u32 {
-    (connections as u64 * 100).div_ceil(65 * WAYS as u64) as u32
+    let buckets = (connections as u64 * 100).div_ceil(65 * WAYS as u64) as u32;
+    if buckets < 2 { 2 } else { buckets }
 }
 
 /// Both indexes of a key's buckets among `buckets` (at least two); they always differ.
@@ -65,12 +66,14 @@ pub struct Home<'a, W, const K: usize> {
 pub enum Inserted<'a, W, const K: usize> {
     /// The entry is in the table.
     Stored,
-    /// It took the place of a half-open one that had time left.
-    StoredEvicting,
+    /// It took the place of this half-open one, which had time left.
+    StoredEvicting(Value),
     /// Another CPU was faster: here is its entry, which holds.
     Exists(&'a Way<W, K>, Value),
     /// Only living connections all around.
     Full,
+    /// Only living connections all around, and half-open ones that were spared.
+    Spared,
 }
 
 impl<W: Default, const K: usize> Default for Way<W, K> {
@@ -234,23 +237,54 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
     /// Stores a new connection. Call [`Self::find`] first: this does not look for an entry with this key.
     #[inline(always)]
     pub fn insert(&self, key: &[u64; K], value: Value, now: Tick) -> Inserted<'a, W, K> {
+        self.insert_sparing(key, value, now, |_| false)
+    }
+
+    /// The same, but a half-open connection that has time left keeps its place if it is one to `spare`. The one that is asked
+    /// about is that which has the least time left.
+    #[inline(always)]
+    pub fn insert_sparing(
+        &self,
+        key: &[u64; K],
+        value: Value,
+        now: Tick,
+        spare: impl Fn(Value) -> bool,
+    ) -> Inserted<'a, W, K> {
         // Losing a way to another CPU three times in a row means a storm on two buckets: serve it statelessly.
         for _ in 0..3 {
             let (position, observed, rank) = self.victim(now);
             if rank >= RANK_NEVER {
                 return Inserted::Full;
             }
-            // Between the scoring and this look another CPU may have put a connection there that must stay.
-            let may_go = eviction_score(observed, now) >> RANK_SHIFT <= rank;
-            if may_go && self.way(position).replace(observed, key, value) {
+            if rank == RANK_HALF_OPEN && spare(observed) {
+                return Inserted::Spared;
+            }
+            // Between the scoring and this look another CPU may have put a connection there that must stay, or taken one away.
+            let observed_rank = eviction_score(observed, now) >> RANK_SHIFT;
+            if observed_rank <= rank && self.way(position).replace(observed, key, value) {
                 return match self.settle(key) {
                     Some((first, value)) if first != position => Inserted::Exists(self.way(first), value),
-                    _ if rank == RANK_HALF_OPEN => Inserted::StoredEvicting,
+                    _ if observed_rank == RANK_HALF_OPEN => Inserted::StoredEvicting(observed),
                     _ => Inserted::Stored,
                 };
             }
         }
         Inserted::Full
+    }
+
+    /// Gives the way of an entry, if that still is as it was found, to a new connection with the same key: a client's port that
+    /// is used anew. What holds then: mostly the new value; that of another CPU, which missed the entry while it was being
+    /// written, and stored one of its own; or [`Value::EMPTY`]: the entry had changed, and nothing was done. (Not an `Option`:
+    /// what that leaves undefined, LLVM copies all the same, and the kernel's verifier refuses it.)
+    #[inline(always)]
+    pub fn renew(&self, key: &[u64; K], (way, found): (&Way<W, K>, Value), value: Value) -> Value {
+        if !way.replace(found, key, value) {
+            return Value::EMPTY;
+        }
+        match self.settle(key) {
+            Some((_, first)) => first,
+            None => value,
+        }
     }
 
     /// The way to take, what it holds, and its rank: the lowest, and among empty ways that of the emptier bucket.
@@ -284,8 +318,13 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             let way = self.way(position);
             let Some(found) = way.matches(key) else { continue };
             if first.is_some() {
-                // If this fails, the entry has just changed; it stays behind the first one, never found, and expires.
-                way.remove(found);
+                // If this fails, another CPU has just noted a packet in the entry, which it had found before there was a
+                // first one. It will not find it again.
+                if !way.remove(found)
+                    && let Some(changed) = way.matches(key)
+                {
+                    way.remove(changed);
+                }
             } else {
                 first = Some((obscured(position, found) % POSITIONS, found));
             }

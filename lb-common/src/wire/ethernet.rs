@@ -51,16 +51,33 @@ impl Ethernet {
     }
 }
 
-/// Reads the header of a unicast frame that carries IPv4.
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+const IPV4: u16 = EtherType::Ipv4 as u16;
+const IPV6: u16 = EtherType::Ipv6 as u16;
+/// IEEE 802.1Q and 802.1ad.
+const TAGS: [u16; 2] = [EtherType::Ieee8021q as u16, EtherType::Ieee8021ad as u16];
+
+/// Reads the header of a unicast frame that carries IP.
 ///
 /// # Errors
 /// The outcome of a frame that is none.
 #[inline(always)]
-pub fn parse_ipv4_frame<F: Frame + ?Sized>(frame: &F) -> Result<Ethernet, Outcome> {
-    let header = frame.window::<LENGTH>(0).ok_or(Outcome::NotIpv4)?;
-    if header.field::<u16, { offset_of!(EthHdr, ether_type) }>() != EtherType::Ipv4 as u16 {
-        return Err(Outcome::NotIpv4);
-    }
+pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<(Ethernet, Carries), Outcome> {
+    let header = frame.window::<LENGTH>(0).ok_or(Outcome::NotIp)?;
+    let carries = match header.field::<u16, { offset_of!(EthHdr, ether_type) }>() {
+        IPV4 => Carries::Ipv4,
+        IPV6 => Carries::Ipv6,
+        tag if tag == TAGS[0] || tag == TAGS[1] => return Err(Outcome::VlanTagged),
+        _ => return Err(Outcome::NotIp),
+    };
     // Whole words, not six bytes each: the addresses are compared and written as words.
     let words = [
         header.field::<u32, 0>(),
@@ -71,8 +88,9 @@ pub fn parse_ipv4_frame<F: Frame + ?Sized>(frame: &F) -> Result<Ethernet, Outcom
     if destination.0 & 1 != 0 {
         return Err(Outcome::Multicast);
     }
-    Ok(Ethernet {
+    let ethernet = Ethernet {
         destination,
         source: Mac(u64::from(words[1] >> 16) | u64::from(words[2]) << 16),
-    })
+    };
+    Ok((ethernet, carries))
 }

@@ -5,10 +5,16 @@
 
 use core::marker::PhantomData;
 
+#[cfg(not(target_arch = "bpf"))]
+pub mod classify;
 pub mod ethernet;
+pub mod icmp;
 pub mod ipv4;
+pub mod ipv6;
+pub mod network;
 pub mod reset;
-pub mod tcp;
+pub mod segment;
+pub mod transport;
 
 /// Types that any bytes are a valid value of.
 ///
@@ -22,6 +28,8 @@ unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
+unsafe impl Plain for u64 {}
+// SAFETY: as above.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// The bytes of a frame, from the Ethernet header on.
@@ -30,6 +38,12 @@ pub trait Frame {
     fn bytes(&self, offset: usize, length: usize) -> Option<*const u8>;
     /// The frame's length in bytes.
     fn length(&self) -> usize;
+
+    /// [`ipv6::walk`], which the kernel program has as a function of its own.
+    #[inline(always)]
+    fn walk_extensions(&self, offset: usize, next_header: u8) -> u64 {
+        ipv6::walk(self, offset, next_header)
+    }
 
     /// `N` bytes at `offset`, if all of them are there.
     #[inline(always)]

@@ -13,7 +13,7 @@ mod program {
     use aya_ebpf::macros::{map, xdp};
     use aya_ebpf::maps::{PerCpuArray, ProgramArray};
     use aya_ebpf::programs::XdpContext;
-    use lb_common::bench::{DESTINATION, LENGTH, Plan, SOURCE};
+    use lb_common::bench::{LENGTH, Plan, WORDS};
 
     /// One element for each CPU, set by the runner.
     #[map]
@@ -47,15 +47,14 @@ mod program {
             for word in 0..3 {
                 *(frame as *mut u32).add(word) = (*plan).addresses[word];
             }
-            for word in 0..6 {
-                *((frame + 14) as *mut u64).add(word) = (*plan).packet[word];
-            }
             let client = (*plan).next & (*plan).mask;
             (*plan).next = client + 1;
-            if (*plan).client_at == SOURCE {
-                *((frame + SOURCE as usize) as *mut u32) += client.to_be();
-            } else {
-                *((frame + DESTINATION as usize) as *mut u32) += client.to_be();
+            for word in 0..WORDS {
+                let mut value = (*plan).packet[word];
+                if (*plan).client_word == word as u32 {
+                    value += u64::from(client.to_be()) << ((*plan).client_shift & 63);
+                }
+                *((frame + 14) as *mut u64).add(word) = value;
             }
             NEXT.tail_call(&context, 0);
         }

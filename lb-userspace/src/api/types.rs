@@ -2,6 +2,8 @@
 //! Every field is part of the API; `--json` prints these as they are.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,11 +23,15 @@ pub struct Status {
     pub config_file: String,
     /// Interfaces with the mode that the program is attached in.
     pub interfaces: Vec<Interface>,
-    /// Connections in the table now.
+    /// Connections now, all that are remembered.
     pub connections: u64,
-    /// Entries that the table has room for.
+    /// Those of them over IPv6 or to services of several ports, which have a table of their own.
+    pub wide_connections: u64,
+    /// Other connections that there is room for.
     pub max_connections: u64,
-    /// Memory of the table in bytes.
+    /// Connections over IPv6 or to services of several ports that there is room for.
+    pub max_wide_connections: u64,
+    /// Memory of both tables and of that of the `full-nat` ports, in bytes.
     pub table_bytes: u64,
     /// Every service with its backends.
     pub services: Vec<Service>,
@@ -49,14 +55,24 @@ pub struct Service {
     pub name: String,
     /// The address that clients connect to.
     pub vip: IpAddr,
-    /// The port that clients connect to.
-    pub port: u16,
+    /// The port that clients connect to, or the first and the last one of several.
+    pub ports: config::Ports,
     /// The transport protocol.
     pub protocol: config::Protocol,
     /// How packets get to the backend.
     pub mode: config::Mode,
     /// How a new connection's backend is chosen.
     pub scheduler: config::Scheduler,
+    /// Whether no connection is remembered.
+    pub stateless: bool,
+    /// The address that `full-nat` connections and `ipip` tunnels to the backends come from; `None` in other modes.
+    pub source_address: Option<IpAddr>,
+    /// The first and the last port that `full-nat` connections come from; `None` in other modes.
+    pub source_ports: Option<RangeInclusive<u16>>,
+    /// Whether pings to the VIP are answered without asking the kernel.
+    pub answer_ping: bool,
+    /// In so many seconds a recovered backend's share grows to the whole; 0: at once.
+    pub slow_start_seconds: u64,
     /// What happens to new connections when no backend can take them.
     pub when_all_down: config::WhenAllDown,
     /// What happens to the connections of a backend that fails.
@@ -76,10 +92,14 @@ pub struct Backend {
     pub name: String,
     /// Its address.
     pub address: IpAddr,
-    /// Its port.
-    pub port: u16,
+    /// Its port; `None`: that of the packet, for services of several ports.
+    pub port: Option<NonZeroU16>,
     /// The weight in force.
     pub weight: u16,
+    /// Whether it stands in for the others only.
+    pub backup: bool,
+    /// While its share grows after a recovery: how much of its weight it has, in percent; `None`: all of it.
+    pub slow_start_percent: Option<u8>,
     /// What it is doing.
     pub state: BackendState,
     /// Whether new connections may be sent to it.
@@ -172,11 +192,19 @@ pub struct Connection {
     pub client: IpAddr,
     /// The client's port.
     pub client_port: u16,
+    /// The address that it connects to.
+    pub vip: IpAddr,
+    /// The port that it connects to.
+    pub vip_port: u16,
+    /// The transport protocol.
+    pub protocol: config::Protocol,
     /// The service's name.
     pub service: String,
     /// The backend's name.
     pub backend: String,
-    /// The state of the TCP connection as the balancer saw it: `established`, …
+    /// The balancer's own port towards the backend, of a `full-nat` connection.
+    pub own_port: Option<NonZeroU16>,
+    /// The state of the connection as the balancer saw it: `established`, …; UDP has `unconfirmed` and `established`.
     pub state: String,
     /// Seconds until it is forgotten if nothing more is seen.
     pub expires_seconds: u64,

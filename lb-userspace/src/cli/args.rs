@@ -1,6 +1,6 @@
 //! What can be typed. Doc comments are the help.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -101,17 +101,23 @@ pub(super) enum BackendCommand {
         service: Option<String>,
     },
     /// Add a backend; it stays, over restarts too, until it is removed
-    #[command(after_help = "Example:\n  lbctl backend add www/web3 198.18.1.4:443 --weight 2")]
+    #[command(
+        after_help = "Examples:\n  lbctl backend add www/web3 198.18.1.4:443 --weight 2\n  \
+                      lbctl backend add www/web4 '[2001:db8::4]:443' --backup"
+    )]
     Add {
         /// Service and new name: www/web3
         #[arg(value_name = "SERVICE/NAME")]
         name: QualifiedName,
-        /// Where it listens: 198.18.1.4:443
-        #[arg(value_name = "ADDRESS:PORT")]
+        /// Where it listens: 198.18.1.4:443, [2001:db8::4]:443; without a port: on the service's
+        #[arg(value_name = "ADDRESS[:PORT]")]
         endpoint: Endpoint,
         /// Share of new connections relative to the others, 0 to 256
         #[arg(long, default_value_t = 1, value_parser = weight)]
         weight: u16,
+        /// Give it new connections only while none of the others can take any
+        #[arg(long)]
+        backup: bool,
     },
     /// Take a backend out for good; it keeps the connections it has until they end
     #[command(after_help = "Example:\n  lbctl backend remove www/web3")]
@@ -182,7 +188,7 @@ pub(super) enum ConnectionCommand {
         #[arg(long)]
         backend: Option<String>,
         /// Only those of the client with this address
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = address)]
         client: Option<IpAddr>,
         /// Only those in this state, such as established
         #[arg(long)]
@@ -273,25 +279,44 @@ impl FromStr for QualifiedName {
     }
 }
 
-/// Where a backend listens; the port is not 0.
+/// Where a backend listens; no port: the service's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) address: IpAddr,
-    pub(super) port: NonZeroU16,
+    pub(super) port: Option<NonZeroU16>,
 }
 
 impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(typed: &str) -> Result<Self, String> {
-        let expected = "expected ADDRESS:PORT, such as 198.18.1.4:443";
-        let socket: SocketAddr = typed.parse().map_err(|_| expected.to_owned())?;
+        if typed.parse::<Ipv6Addr>().is_ok() {
+            return Err(format!(
+                "is that a port at the end? write an IPv6 address in brackets: [{typed}], or [2001:db8::4]:443 with a port"
+            ));
+        }
+        if let Ok(address) = address(typed) {
+            return Ok(Self { address, port: None });
+        }
+        let socket: SocketAddr = typed.parse().map_err(|_| {
+            "expected ADDRESS or ADDRESS:PORT, such as 198.18.1.4:443 or [2001:db8::4]:443".to_owned()
+        })?;
         let port = NonZeroU16::new(socket.port()).ok_or_else(|| "the port must be 1 to 65535".to_owned())?;
         Ok(Self {
             address: socket.ip(),
-            port,
+            port: Some(port),
         })
     }
+}
+
+/// An address alone, IPv6 also in the brackets that it is shown with.
+fn address(typed: &str) -> Result<IpAddr, String> {
+    let bare = typed.strip_prefix('[').and_then(|typed| typed.strip_suffix(']'));
+    let address = match bare {
+        Some(v6) => v6.parse().map(IpAddr::V6).ok(),
+        None => typed.parse().ok(),
+    };
+    address.ok_or_else(|| "expected an address, such as 198.18.0.2 or 2001:db8::2".to_owned())
 }
 
 fn weight(typed: &str) -> Result<u16, String> {
@@ -329,16 +354,24 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        let endpoint: Endpoint = "[2001:db8::4]:443".parse().unwrap();
-        assert_eq!(
-            (endpoint.address.to_string(), endpoint.port.get()),
-            ("2001:db8::4".to_owned(), 443)
-        );
+        for (typed, address, port) in [
+            ("[2001:db8::4]:443", "2001:db8::4", NonZeroU16::new(443)),
+            ("[2001:db8::4]", "2001:db8::4", None),
+            ("198.18.1.4:443", "198.18.1.4", NonZeroU16::new(443)),
+            ("198.18.1.4", "198.18.1.4", None),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(typed.parse(), Ok(Endpoint { address, port }), "{typed}");
+        }
         for typed in [
-            "198.18.1.4",
             "198.18.1.4:0",
-            "web1:443",
+            "[198.18.1.4]",
+            "[198.18.1.4]:443",
+            "198.18.1.4:",
+            "2001:db8::4",
             "2001:db8::4:443",
+            "[2001:db8::4",
+            "web1:443",
             "198.18.1.4:65536",
         ] {
             assert!(typed.parse::<Endpoint>().is_err(), "{typed}");

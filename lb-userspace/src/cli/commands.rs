@@ -67,12 +67,14 @@ async fn backend(lbd: &Client, screen: &Screen, command: BackendCommand) -> Resu
             name: QualifiedName { service, name },
             endpoint,
             weight,
+            backup,
         } => {
             let backend = config::Backend {
                 name,
                 address: endpoint.address,
                 port: endpoint.port,
                 weight,
+                backup,
             };
             let changed = lbd.add_backend(&AddBackend { service, backend }).await?;
             return screen.show(&changed, done);

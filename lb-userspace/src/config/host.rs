@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::path::Path;
 
+use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
+use nix::sys::socket::SockaddrStorage;
 
 /// What validation asks of the machine.
 pub trait Host {
@@ -13,6 +16,12 @@ pub trait Host {
     /// # Errors
     /// The kernel would not list them.
     fn interfaces(&self) -> io::Result<Vec<String>>;
+
+    /// The addresses of this machine, each with the length of its prefix.
+    ///
+    /// # Errors
+    /// The kernel would not list them.
+    fn addresses(&self) -> io::Result<Vec<(IpAddr, u32)>>;
 
     /// The whole of a file.
     ///
@@ -39,6 +48,18 @@ impl Host for ThisHost {
             .collect())
     }
 
+    fn addresses(&self) -> io::Result<Vec<(IpAddr, u32)>> {
+        let addresses = getifaddrs()?.filter_map(|interface| {
+            let address = ip(&interface.address?)?;
+            let ones = match ip(&interface.netmask?)? {
+                IpAddr::V4(mask) => mask.to_bits().count_ones(),
+                IpAddr::V6(mask) => mask.to_bits().count_ones(),
+            };
+            Some((address, ones))
+        });
+        Ok(addresses.collect())
+    }
+
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(file)?
@@ -51,8 +72,33 @@ impl Host for ThisHost {
     }
 }
 
+/// The address, if it is one of IP.
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => Some(v4.ip().into()),
+        (_, Some(v6)) => Some(v6.ip().into()),
+        _ => None,
+    }
+}
+
 /// An I/O error as an operator reads it, without the number.
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn this_host_has_its_loopback_address() {
+        let addresses = ThisHost.addresses().unwrap();
+        assert!(
+            addresses.contains(&(Ipv4Addr::LOCALHOST.into(), 8)),
+            "{addresses:?}"
+        );
+    }
 }

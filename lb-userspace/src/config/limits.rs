@@ -9,10 +9,12 @@ pub const SERVICES: usize = 1024;
 pub const BACKENDS: usize = 4096;
 /// Services that may share one backend endpoint: the data path tries so many for a reply.
 pub const SERVICES_PER_ENDPOINT: usize = 8;
-/// Entries of the connection table.
+/// Entries of a connection table, and elements of the table of the balancer's own ports.
 pub const MAX_CONNECTIONS: RangeInclusive<i64> = 1024..=16_777_216;
 /// A backend's share of new connections.
 pub const WEIGHT: RangeInclusive<i64> = 0..=256;
+/// `selection_seed`: what is not negative in TOML.
+pub const SEED: RangeInclusive<i64> = 0..=i64::MAX;
 /// Probes in a row that change a backend's health.
 pub const PROBES_IN_A_ROW: RangeInclusive<i64> = 1..=100;
 /// HTTP statuses.
@@ -31,14 +33,20 @@ pub struct Times {
     pub words: &'static str,
 }
 
-/// Slots that all services' backends may need together: the weights of a service, divided by their greatest common
-/// divisor. The kernel program deals connections out by them.
+/// Slots that all services may need together, as [`scheduling::room`](crate::scheduling::room) reckons them. The kernel
+/// program deals connections out by them.
 pub const SLOTS: usize = (lb_common::abi::SLOT_LINES * lb_common::abi::SLOTS_PER_LINE) as usize;
 /// Idle timeouts of connections.
 pub const CONNECTION_TIMEOUT: Times = Times {
     least: Duration::from_secs(5),
     most: Duration::from_secs(86_400),
     words: "5s to 24h",
+};
+/// How long a recovered backend's share grows.
+pub const SLOW_START: Times = Times {
+    least: Duration::ZERO,
+    most: Duration::from_secs(3600),
+    words: "0s to 1h",
 };
 /// Interval and timeout of probes.
 pub const PROBE: Times = Times {

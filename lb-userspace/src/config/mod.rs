@@ -9,6 +9,9 @@ mod reading;
 pub mod rules;
 mod section;
 mod shape;
+mod sharing;
+pub mod shown;
+mod site;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -17,9 +20,11 @@ mod written;
 
 pub use error::{ConfigError, Problem};
 pub use host::{Host, ThisHost};
+pub use site::{Site, SiteScripts, SiteServer, TlsVersion};
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -61,10 +66,15 @@ pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Config, ConfigE
 }
 
 impl Service {
-    /// What clients connect to; no two services have the same.
+    /// What clients connect to; no two services have the same. Port 0 stands for a service of several ports, of which there
+    /// is at most one for each VIP and protocol.
     #[must_use]
     pub fn endpoint(&self) -> (IpAddr, u16, Protocol) {
-        (self.vip, self.port.get(), self.protocol)
+        let port = match &self.ports {
+            Ports::One(port) => port.get(),
+            Ports::Range(_) => 0,
+        };
+        (self.vip, port, self.protocol)
     }
 }
 
@@ -88,8 +98,16 @@ pub struct Daemon {
     pub interfaces: Vec<String>,
     /// How the program is attached.
     pub xdp_mode: XdpMode,
-    /// Size of the connection table, 1,024 to 16,777,216.
+    /// Size of the table of IPv4 connections to services of one port, 1,024 to 16,777,216.
     pub max_connections: u32,
+    /// Size of the table of IPv6 connections and of those to services of several ports, 1,024 to 16,777,216. Default:
+    /// an eighth of `max_connections`, at least 1,024.
+    pub max_wide_connections: u32,
+    /// Room for ports of the balancer's own that all `full-nat` backends together can have, 1,024 to 16,777,216; each
+    /// backend takes as many as its service's `source_ports`. Default 262,144 (8 MiB) if a service is `full-nat`, else 0.
+    pub full_nat_ports: u32,
+    /// Seed of the choice of backends by hashing: the same on every balancer of a fleet. Default 0.
+    pub selection_seed: u64,
     /// The control API's Unix socket.
     pub socket: PathBuf,
     /// Where overrides are kept over a restart.
@@ -117,14 +135,27 @@ pub struct Service {
     pub name: String,
     /// The address that clients connect to.
     pub vip: IpAddr,
-    /// The port that clients connect to.
-    pub port: NonZeroU16,
+    /// The ports that clients connect to.
+    pub ports: Ports,
     /// The transport protocol.
     pub protocol: Protocol,
     /// How packets get to the backend.
     pub mode: Mode,
     /// How a new connection's backend is chosen.
     pub scheduler: Scheduler,
+    /// Whether no connection is remembered: each packet's backend is chosen by hashing alone. UDP with `maglev` or
+    /// `source-hash` only; not with `full-nat`. Default false.
+    pub stateless: bool,
+    /// The address of this host that `full-nat` connections and `ipip` tunnels to the backends come from; of the backends'
+    /// family. `None` (the default) is allowed with the other modes only.
+    pub source_address: Option<IpAddr>,
+    /// The ports that `full-nat` connections to the backends come from. Default 10240 to 26623.
+    pub source_ports: RangeInclusive<u16>,
+    /// Whether an echo request (ping) to the VIP is answered by the program, whatever the backends do; else it is passed to
+    /// the kernel. The same in all services of a VIP. Default true.
+    pub answer_ping: bool,
+    /// After a backend has recovered, its share grows from a tenth to the whole in this time; zero: at once. Default zero.
+    pub slow_start: Duration,
     /// The interface on which `lbd` puts the VIP; `None`: somebody else does.
     pub manage_vip: Option<String>,
     /// What happens to new connections when no backend can take them.
@@ -133,7 +164,8 @@ pub struct Service {
     pub on_down: OnDown,
     /// Idle timeouts.
     pub timeouts: Timeouts,
-    /// How backends are probed; `None` (`type = "none"`): they count as up.
+    /// How backends are probed; `None` (`type = "none"`, and the default of UDP and of services of several ports): they
+    /// count as up.
     pub health: Option<HealthCheck>,
     /// In the file's order; names are unique within a service, and so are endpoints.
     pub backends: Vec<Backend>,
@@ -145,6 +177,19 @@ pub struct Service {
 pub enum Protocol {
     /// TCP.
     Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// The ports of a VIP that a service has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Ports {
+    /// One; backends may listen on another one in the NAT modes.
+    One(NonZeroU16),
+    /// Several in a row, 1 to 65,535 at most, unless another service has exactly that port; backends listen on the same
+    /// ports.
+    Range(RangeInclusive<u16>),
 }
 
 /// How packets get to the backend.
@@ -153,6 +198,22 @@ pub enum Protocol {
 pub enum Mode {
     /// Destination NAT; the backend's route to clients leads through the balancer.
     Nat,
+    /// Destination and source NAT; the backend needs no route to clients, and does not see their addresses.
+    FullNat,
+    /// Direct server return: only MAC addresses are rewritten; the backend is on the same segment, has the VIP, and
+    /// answers clients itself. Ports cannot be mapped.
+    Dsr,
+    /// The packet is put into another one to the backend, which unpacks it, has the VIP, and answers clients itself. Ports
+    /// cannot be mapped.
+    Ipip,
+}
+
+impl Mode {
+    /// Whether backends may listen on another port than the service.
+    #[must_use]
+    pub fn maps_ports(self) -> bool {
+        matches!(self, Self::Nat | Self::FullNat)
+    }
 }
 
 /// How a new connection's backend is chosen.
@@ -161,14 +222,33 @@ pub enum Mode {
 pub enum Scheduler {
     /// Exact round robin by weight, smoothly interleaved.
     RoundRobin,
+    /// The backend with the fewest connections relative to its weight, of two candidates.
+    LeastConnections,
+    /// Maglev consistent hashing of the client's address and port.
+    Maglev,
+    /// Maglev consistent hashing of the client's address alone: a client stays with a server, also across the services of
+    /// a VIP that have the same servers.
+    SourceHash,
+    /// At random by weight.
+    Random,
+}
+
+impl Scheduler {
+    /// Whether the choice is made by hashing what a packet says, so that it is the same each time.
+    #[must_use]
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::Maglev | Self::SourceHash)
+    }
 }
 
 /// What happens to new connections when no backend can take them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhenAllDown {
-    /// They are answered with a RST.
+    /// They are answered: TCP with a RST, UDP with an ICMP port unreachable.
     Refuse,
+    /// They are dropped silently.
+    Drop,
     /// They are shared among all enabled backends as if these were up.
     KeepSending,
 }
@@ -183,6 +263,10 @@ pub enum OnDown {
     Reset,
 }
 
+/// The ports that `full-nat` connections come from unless the service says otherwise: 16,384 of them, below the range
+/// that the kernel takes its own from (`net.ipv4.ip_local_port_range`).
+pub const DEFAULT_SOURCE_PORTS: RangeInclusive<u16> = 10240..=26623;
+
 /// Idle timeouts of a service's connections; each 5 s to 24 h. The table counts in ticks of about 4 s and rounds up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -192,6 +276,9 @@ pub struct Timeouts {
     pub established: Duration,
     /// After a FIN or a RST. Default 2 min; data in either direction starts it anew.
     pub closing: Duration,
+    /// UDP, once the client has gone on after the backend's answer (or, where its answers are not seen, once it has gone on
+    /// for some seconds or datagrams); before that it is `half_open`. Default 5 min (RFC 4787 REQ-5).
+    pub udp: Duration,
 }
 
 impl Default for Timeouts {
@@ -200,6 +287,7 @@ impl Default for Timeouts {
             half_open: Duration::from_secs(30),
             established: Duration::from_secs(7440),
             closing: Duration::from_secs(120),
+            udp: Duration::from_secs(300),
         }
     }
 }
@@ -209,12 +297,23 @@ impl Default for Timeouts {
 pub struct Backend {
     /// Unique within its service.
     pub name: String,
-    /// Of the VIP's family.
+    /// Of the VIP's family; with `ipip` an IPv4 VIP may have IPv6 backends.
     pub address: IpAddr,
-    /// The server's port.
-    pub port: NonZeroU16,
+    /// The server's port; `None`: that of the packet, for services of several ports.
+    pub port: Option<NonZeroU16>,
     /// Share of new connections relative to the others, 0 to 256; 0: none.
     pub weight: u16,
+    /// Gets new connections only while no backend that is not a backup can take any.
+    #[serde(default)]
+    pub backup: bool,
+}
+
+impl Backend {
+    /// Address and port; port 0 stands for that of the packet.
+    #[must_use]
+    pub fn endpoint(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port.map_or(0, NonZeroU16::get))
+    }
 }
 
 /// How the backends of a service are probed.
@@ -232,7 +331,8 @@ pub struct HealthCheck {
     pub rise: u32,
     /// So many failures in a row and a backend that was up is down.
     pub fall: u32,
-    /// Another port than the backend's own.
+    /// Another port than the backend's own; always given where a backend has none of its own that speaks TCP: UDP, and
+    /// services of several ports.
     pub port: Option<NonZeroU16>,
 }
 
@@ -265,91 +365,15 @@ pub struct HttpProbe {
     pub expect_status: Vec<u16>,
 }
 
-/// The TLS-terminating site on the web servers, handed to nginx.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Site {
-    /// `server_name`s, at least one.
-    pub server_names: Vec<String>,
-    /// PEM file with the certificate chain, leaf first; existed and parsed when the file was read.
-    pub certificate: PathBuf,
-    /// PEM file with the private key; matched the certificate when the file was read.
-    pub key: PathBuf,
-    /// Application servers that nginx passes requests to, at least one, as seen from the web server.
-    pub upstream: Vec<SocketAddr>,
-    /// Port for HTTP; `None`: nginx does not listen for it. Default 80.
-    pub http_port: Option<NonZeroU16>,
-    /// Port for HTTPS. Default 443.
-    pub https_port: NonZeroU16,
-    /// Whether HTTP answers with a redirect to HTTPS (else it serves the site). Default true.
-    pub redirect_http: bool,
-    /// `max-age` of Strict-Transport-Security, whole seconds; `None`: no header. Default none.
-    pub hsts: Option<Duration>,
-    /// Default TLS 1.2 and 1.3.
-    pub tls_versions: Vec<TlsVersion>,
-    /// A busy keep-alive connection is closed after the response that follows this time, so that a drain gets done.
-    /// Default 60 s.
-    pub keepalive_time: Duration,
-    /// An idle keep-alive connection is closed after this. Default 65 s.
-    pub keepalive_timeout: Duration,
-    /// How long a hand-off waits for a drained server's connections to end before it reloads nginx all the same
-    /// (nginx reloads gracefully). Default 90 s.
-    pub drain_timeout: Duration,
-    /// The web servers, at least one.
-    pub servers: Vec<SiteServer>,
-}
-
-/// A TLS version that nginx may offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TlsVersion {
-    /// RFC 5246.
-    #[serde(rename = "1.2")]
-    V1_2,
-    /// RFC 8446.
-    #[serde(rename = "1.3")]
-    V1_3,
-}
-
-/// A web server and how to reach it: every step is a shell script that is appended as the last argument to `via`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SiteServer {
-    /// Unique; a backend of the same name (in any service) is drained during the hand-off.
-    pub name: String,
-    /// Where the new certificate is verified over a real TLS handshake: address and HTTPS port as the balancer reaches
-    /// them.
-    pub address: SocketAddr,
-    /// The command before the script: `["sh", "-c"]` (local, the default), `["ssh", "root@web1"]`, …
-    pub via: Vec<String>,
-    /// Absolute directory on the web server that the hand-off owns. Default `/etc/nginx/lb`.
-    pub directory: String,
-    /// The nginx command with what it needs to find the running instance. Default `nginx`.
-    pub nginx: String,
-    /// Scripts that replace the ready-made ones.
-    pub scripts: SiteScripts,
-}
-
-/// Scripts that replace the ready-made ones, step by step; `None`: the ready-made one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SiteScripts {
-    /// Unpack the bundle (a tar archive on standard input) beside the running configuration.
-    pub stage: Option<String>,
-    /// Check the staged configuration without touching the running one.
-    pub test: Option<String>,
-    /// Make the staged configuration the current one, atomically, remembering the previous one.
-    pub swap: Option<String>,
-    /// Make nginx read the current configuration.
-    pub reload: Option<String>,
-    /// Make the previous configuration the current one again and reload it.
-    pub restore: Option<String>,
-}
-
 /// A service `www` with `web1` and `web2`, for tests of other modules.
 #[cfg(test)]
 pub(crate) fn test_config() -> Config {
     let backend = |name: &str, address: &str| Backend {
         name: name.to_owned(),
         address: address.parse().unwrap(),
-        port: NonZeroU16::new(443).unwrap(),
+        port: NonZeroU16::new(443),
         weight: 1,
+        backup: false,
     };
     Config {
         file: PathBuf::from("lb.toml"),
@@ -357,6 +381,9 @@ pub(crate) fn test_config() -> Config {
             interfaces: vec!["lo".to_owned()],
             xdp_mode: XdpMode::Auto,
             max_connections: 1_000_000,
+            max_wide_connections: 125_000,
+            full_nat_ports: 1024,
+            selection_seed: 0,
             socket: PathBuf::from("/run/lb/lbd.sock"),
             state_directory: PathBuf::from("/var/lib/lb"),
             metrics: None,
@@ -364,10 +391,15 @@ pub(crate) fn test_config() -> Config {
         services: vec![Service {
             name: "www".to_owned(),
             vip: "203.0.113.10".parse().unwrap(),
-            port: NonZeroU16::new(443).unwrap(),
+            ports: Ports::One(NonZeroU16::new(443).unwrap()),
             protocol: Protocol::Tcp,
             mode: Mode::Nat,
             scheduler: Scheduler::RoundRobin,
+            stateless: false,
+            source_address: None,
+            source_ports: DEFAULT_SOURCE_PORTS,
+            answer_ping: true,
+            slow_start: Duration::ZERO,
             manage_vip: None,
             when_all_down: WhenAllDown::Refuse,
             on_down: OnDown::Keep,

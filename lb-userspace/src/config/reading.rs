@@ -43,6 +43,14 @@ impl Section<'_, '_> {
         self.text(key, given, word)
     }
 
+    /// As `word`; absent: the default.
+    pub(super) fn word_or<T: Word>(&mut self, key: &str, given: &Given<String>, default: T) -> Option<T> {
+        match given {
+            Some(_) => self.word(key, given),
+            None => Some(default),
+        }
+    }
+
     /// A number in a range; `thing` begins the message: `a port`.
     pub(super) fn number<T: TryFrom<i64>>(
         &mut self,

@@ -2,6 +2,10 @@
 //! refuses with the same words as the file.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
+
+use super::{Mode, Ports};
 
 /// The name of a service, a backend or a web server.
 ///
@@ -21,34 +25,135 @@ pub fn name(text: &str) -> Result<(), String> {
 /// What is allowed, in words.
 pub fn vip(text: &str) -> Result<IpAddr, String> {
     let vip = address(text)?;
-    if vip.is_ipv6() {
-        return Err("IPv6 VIPs are not supported by this release; use an IPv4 address".to_owned());
-    }
     unicast(vip)?;
     Ok(vip)
 }
 
-/// A backend's address, which must be of the VIP's family.
+/// A backend's address: of the VIP's family, or, in a tunnel, of that of the tunnel's near end (`source`).
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn backend_address(address: IpAddr, vip: IpAddr) -> Result<(), String> {
-    if address.is_ipv4() != vip.is_ipv4() {
-        let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
-        return Err(format!("a backend's address must be {family} like the VIP {vip}"));
+pub fn backend_address(
+    address: IpAddr,
+    vip: IpAddr,
+    mode: Mode,
+    source: Option<IpAddr>,
+) -> Result<(), String> {
+    let tunnels = mode == Mode::Ipip && vip.is_ipv4();
+    let wrong = |like: &str, other: IpAddr| {
+        Err(format!(
+            "a backend's address must be {} like the {like} {other}",
+            family(other)
+        ))
+    };
+    match source {
+        Some(source) if address == source => {
+            return Err("this is the service's source_address; name the server's own address".to_owned());
+        }
+        Some(source) if tunnels && address.is_ipv4() != source.is_ipv4() => {
+            return wrong("source_address", source);
+        }
+        _ if !tunnels && address.is_ipv4() != vip.is_ipv4() => return wrong("VIP", vip),
+        _ => {}
     }
     unicast(address)
+}
+
+/// The address that a service's connections or tunnels to its backends come from.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(super) fn source_address(text: &str, vip: Option<IpAddr>, mode: Mode) -> Result<IpAddr, String> {
+    let source = address(text)?;
+    unicast(source)?;
+    if let Some(vip) = vip
+        && (mode != Mode::Ipip || vip.is_ipv6())
+        && source.is_ipv4() != vip.is_ipv4()
+    {
+        return Err(format!("must be {} like the VIP {vip}", family(vip)));
+    }
+    Ok(source)
+}
+
+/// The port of a backend: what is given, or else the service's; none behind a service of several.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn backend_port(
+    given: Option<NonZeroU16>,
+    ports: &Ports,
+    mode: Mode,
+) -> Result<Option<NonZeroU16>, String> {
+    match (given, ports) {
+        (None, Ports::Range(_)) => Ok(None),
+        (Some(_), Ports::Range(_)) => {
+            Err("the service has several ports, and its backends have the same ones; take it out".to_owned())
+        }
+        (None, Ports::One(port)) => Ok(Some(*port)),
+        (Some(given), Ports::One(port)) if given != *port && !mode.maps_ports() => Err(format!(
+            "mode {mode} leaves ports as they are, so it must be the service's, {port}; take it out, or use mode nat \
+             or full-nat"
+        )),
+        (Some(given), Ports::One(_)) => Ok(Some(given)),
+    }
+}
+
+/// Ports in a row, `8000-8999`.
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(port @ 1..) if text.bytes().all(|byte| byte.is_ascii_digit()) => Some(port),
+        _ => None,
+    };
+    let (first, last) = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((port(first)?, port(last)?)))
+        .ok_or_else(|| "ports are written FIRST-LAST, such as \"8000-8999\", each 1 to 65535".to_owned())?;
+    if first > last {
+        return Err(format!(
+            "the first port is greater than the last; write \"{last}-{first}\""
+        ));
+    }
+    Ok(first..=last)
+}
+
+/// The ports of a service of several: `8000-8999` or `any`.
+pub(super) fn service_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    if text == "any" {
+        return Ok(1..=u16::MAX);
+    }
+    let ports = port_range(text).map_err(|what| format!("{what}; or \"any\""))?;
+    if ports.start() == ports.end() {
+        return Err(format!("that is a single port; write port = {}", ports.start()));
+    }
+    Ok(ports)
+}
+
+/// The ports that `full-nat` connections come from: `10240-26623`.
+pub(super) fn source_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    port_range(text)
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// An IP address alone.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| {
-        "not an IP address; write one such as \"198.18.1.2\", without port, prefix length or host name"
+        "not an IP address; write one such as \"198.18.1.2\" or \"2001:db8::2\", without port, brackets, prefix length \
+         or host name"
             .to_owned()
     })
 }
 
 fn unicast(address: IpAddr) -> Result<(), String> {
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(format!(
+            "an IPv4 address in IPv6 notation, which no packet carries; write {v4}"
+        ));
+    }
     let what = if address.is_loopback() {
         "a loopback address"
     } else if address.is_multicast() {
@@ -59,6 +164,8 @@ fn unicast(address: IpAddr) -> Result<(), String> {
         "the unspecified address"
     } else if matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0) {
         "not an address of a host (0.0.0.0/8)"
+    } else if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        "a link-local address, which is another host's on every link"
     } else {
         return Ok(());
     };

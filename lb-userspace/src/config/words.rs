@@ -27,10 +27,16 @@ macro_rules! words {
 
 words! {
     XdpMode { "auto" => Auto, "native" => Native, "generic" => Generic }
-    Protocol { "tcp" => Tcp }
-    Mode { "nat" => Nat }
-    Scheduler { "round-robin" => RoundRobin }
-    WhenAllDown { "refuse" => Refuse, "keep-sending" => KeepSending }
+    Protocol { "tcp" => Tcp, "udp" => Udp }
+    Mode { "nat" => Nat, "full-nat" => FullNat, "dsr" => Dsr, "ipip" => Ipip }
+    Scheduler {
+        "round-robin" => RoundRobin,
+        "least-connections" => LeastConnections,
+        "maglev" => Maglev,
+        "source-hash" => SourceHash,
+        "random" => Random,
+    }
+    WhenAllDown { "refuse" => Refuse, "drop" => Drop, "keep-sending" => KeepSending }
     OnDown { "keep" => Keep, "reset" => Reset }
     TlsVersion { "1.2" => V1_2, "1.3" => V1_3 }
     Kind { "tcp" => Tcp, "http" => Http, "https" => Https, "none" => None }

@@ -36,6 +36,9 @@ pub(super) struct Daemon {
     pub(super) interfaces: Given<Vec<Spanned<String>>>,
     pub(super) xdp_mode: Given<String>,
     pub(super) max_connections: Given<i64>,
+    pub(super) max_wide_connections: Given<i64>,
+    pub(super) full_nat_ports: Given<i64>,
+    pub(super) selection_seed: Given<i64>,
     pub(super) socket: Given<String>,
     pub(super) state_directory: Given<String>,
     pub(super) metrics: Given<String>,
@@ -48,9 +51,15 @@ pub(super) struct Service {
     pub(super) name: Given<String>,
     pub(super) vip: Given<String>,
     pub(super) port: Given<i64>,
+    pub(super) ports: Given<String>,
     pub(super) protocol: Given<String>,
     pub(super) mode: Given<String>,
     pub(super) scheduler: Given<String>,
+    pub(super) stateless: Given<bool>,
+    pub(super) source_address: Given<String>,
+    pub(super) source_ports: Given<String>,
+    pub(super) answer_ping: Given<bool>,
+    pub(super) slow_start: Given<Time>,
     pub(super) manage_vip: Given<String>,
     pub(super) when_all_down: Given<String>,
     pub(super) on_down: Given<String>,
@@ -66,6 +75,7 @@ pub(super) struct Timeouts {
     pub(super) half_open: Given<Time>,
     pub(super) established: Given<Time>,
     pub(super) closing: Given<Time>,
+    pub(super) udp: Given<Time>,
 }
 
 /// `[service.health]`.
@@ -95,6 +105,7 @@ pub(super) struct Backend {
     pub(super) address: Given<String>,
     pub(super) port: Given<i64>,
     pub(super) weight: Given<i64>,
+    pub(super) backup: Given<bool>,
 }
 
 /// `[site]`.

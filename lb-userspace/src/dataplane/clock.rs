@@ -66,7 +66,7 @@ fn jiffies(program: &Xdp) -> Result<u64, DataplaneError> {
     program
         .test_run(options)
         .map_err(|source| DataplaneError::Program {
-            program: super::loader::CLOCK,
+            program: super::load::CLOCK,
             source: Box::new(source),
         })?;
     let [a, b, c, d, e, f, g, h, ..] = out;

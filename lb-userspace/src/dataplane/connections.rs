@@ -1,10 +1,10 @@
-//! The connection table, read at memory speed. User space only ever deletes from it.
+//! The connection tables, read at memory speed. User space only ever deletes from them.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 
 use aya::maps::MapData;
-use lb_common::connection_table::entry::ipv4_key_parts;
+use lb_common::connection_table::entry::{ipv4_key_parts, wide_key_parts};
 use lb_common::connection_table::{Bucket, Value, Way};
 use lb_common::tcp_state::State;
 use lb_common::tick::Tick;
@@ -12,72 +12,105 @@ use lb_common::tick::Tick;
 use super::DataplaneError;
 use super::memory::MappedArray;
 
-/// One connection as the table has it.
+/// One connection as a table has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
     /// The client.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
+    /// The VIP's port, of a service of several ports; else 0.
+    pub vip_port: u16,
     /// The service's number.
     pub service: u16,
     /// The backend's id.
     pub backend: u16,
+    /// The balancer's own port towards the backend, of a `full-nat` connection; else 0.
+    pub own_port: u16,
     /// The state.
     pub state: State,
     /// Ticks until it is forgotten; negative: it is over, but not swept yet.
     pub ticks_left: i16,
+    /// Whether it is in the wide table.
+    pub wide: bool,
 }
 
 impl Connection {
     /// Whether it counts as a connection now: not closed, not reset, not timed out.
     pub fn is_open(&self) -> bool {
-        self.ticks_left >= 0 && !self.state.is_over()
+        self.ticks_left >= 0 && !self.state.looks_over()
+    }
+
+    fn narrow(key: [u64; 1], value: Value, now: Tick) -> Self {
+        let (client, port, service) = ipv4_key_parts(key);
+        Self {
+            client: SocketAddr::new(IpAddr::V4(Ipv4Addr::from(client)), port),
+            vip_port: 0,
+            service,
+            backend: value.backend(),
+            own_port: value.port(),
+            state: value.state(),
+            ticks_left: value.deadline().until(now),
+            wide: false,
+        }
+    }
+
+    fn wide(key: [u64; 3], value: Value, now: Tick) -> Self {
+        let (client, port, service, vip_port) = wide_key_parts(key);
+        Self {
+            client: SocketAddr::new(Ipv6Addr::from(client).to_canonical(), port),
+            vip_port,
+            service,
+            wide: true,
+            ..Self::narrow([0], value, now)
+        }
     }
 }
 
-/// The table's memory.
+/// The tables' memory: one for IPv4 connections to services of one port, and a wide one, with room for IPv6 addresses and for
+/// the VIP's port, for all others.
 #[derive(Debug)]
 pub struct ConnectionTable {
-    buckets: MappedArray<Bucket<AtomicU64, 1>>,
+    narrow: MappedArray<Bucket<AtomicU64, 1>>,
+    wide: MappedArray<Bucket<AtomicU64, 3>>,
 }
 
 impl ConnectionTable {
-    pub(super) fn new(map: &MapData) -> Result<Self, DataplaneError> {
+    pub(super) fn new(narrow: &MapData, wide: &MapData) -> Result<Self, DataplaneError> {
         Ok(Self {
-            buckets: MappedArray::new("CONNECTIONS", map)?,
+            narrow: MappedArray::new("CONNECTIONS", narrow)?,
+            wide: MappedArray::new("WIDE_CONNECTIONS", wide)?,
         })
-    }
-
-    fn entries(&self) -> impl Iterator<Item = (&Way<AtomicU64, 1>, [u64; 1], Value)> {
-        self.buckets
-            .shared()
-            .iter()
-            .flat_map(Bucket::ways)
-            .filter_map(|way| way.read().map(|(key, value)| (way, key, value)))
     }
 
     /// Every entry, also those that are over.
     pub fn iter(&self, now: Tick) -> impl Iterator<Item = Connection> {
-        self.entries().map(move |(_, key, value)| {
-            let (client, port, service) = ipv4_key_parts(key);
-            Connection {
-                client: SocketAddrV4::new(Ipv4Addr::from(client), port),
-                service,
-                backend: value.backend(),
-                state: value.state(),
-                ticks_left: value.deadline().until(now),
-            }
-        })
+        let narrow =
+            entries(self.narrow.shared()).map(move |(_, key, value)| Connection::narrow(key, value, now));
+        let wide = entries(self.wide.shared()).map(move |(_, key, value)| Connection::wide(key, value, now));
+        narrow.chain(wide)
     }
 
     /// Removes the entries whose time is over; how many.
     pub fn sweep(&self, now: Tick) -> usize {
-        self.entries()
-            .filter(|(way, _, value)| value.deadline().is_past(now) && way.remove(*value))
-            .count()
+        sweep(self.narrow.shared(), now) + sweep(self.wide.shared(), now)
     }
 
-    /// Bytes of memory that the table takes.
+    /// Bytes of memory that the tables take.
     pub fn bytes(&self) -> u64 {
-        size_of_val(self.buckets.shared()) as u64
+        (size_of_val(self.narrow.shared()) + size_of_val(self.wide.shared())) as u64
     }
+}
+
+type Entry<'a, const K: usize> = (&'a Way<AtomicU64, K>, [u64; K], Value);
+
+fn entries<const K: usize>(buckets: &[Bucket<AtomicU64, K>]) -> impl Iterator<Item = Entry<'_, K>> {
+    buckets
+        .iter()
+        .flat_map(Bucket::ways)
+        .filter_map(|way| way.read().map(|(key, value)| (way, key, value)))
+}
+
+fn sweep<const K: usize>(buckets: &[Bucket<AtomicU64, K>], now: Tick) -> usize {
+    entries(buckets)
+        .filter(|(way, _, value)| value.deadline().is_past(now) && way.remove(*value))
+        .count()
 }

@@ -1,7 +1,7 @@
 //! What the program counted, summed over CPUs.
 
 use aya::maps::{MapData, PerCpuArray};
-use lb_common::abi::BackendCounters;
+use lb_common::abi::{BackendCounters, Evictions};
 use lb_common::outcome::{OUTCOMES, Outcome};
 
 use super::DataplaneError;
@@ -10,12 +10,31 @@ use super::DataplaneError;
 pub struct Counters {
     outcomes: PerCpuArray<MapData, u64>,
     backends: PerCpuArray<MapData, [u64; 5]>,
+    evictions: PerCpuArray<MapData, [u64; 3]>,
 }
 
 impl Counters {
-    pub(super) fn new(outcomes: PerCpuArray<MapData, u64>, backends: PerCpuArray<MapData, [u64; 5]>) -> Self {
+    pub(super) fn new(
+        outcomes: PerCpuArray<MapData, u64>,
+        backends: PerCpuArray<MapData, [u64; 5]>,
+        evictions: PerCpuArray<MapData, [u64; 3]>,
+    ) -> Self {
         const { assert!(size_of::<BackendCounters>() == size_of::<[u64; 5]>()) };
-        Self { outcomes, backends }
+        const { assert!(size_of::<Evictions>() == size_of::<[u64; 3]>()) };
+        Self {
+            outcomes,
+            backends,
+            evictions,
+        }
+    }
+
+    /// Half-open connections that had to make room before their timeout, since the program was loaded.
+    ///
+    /// # Errors
+    /// The kernel does not let us read the map.
+    pub fn evicted(&self) -> Result<u64, DataplaneError> {
+        let values = self.evictions.get(&0, 0).map_err(unreadable("EVICTIONS"))?;
+        Ok(values.iter().map(|[all, ..]| all).sum())
     }
 
     /// Packets by outcome, in the program's order.

@@ -84,7 +84,13 @@ type Word = std::sync::atomic::AtomicU64;
 // SAFETY: made of atomic words.
 unsafe impl SharedElement for lb_common::connection_table::Bucket<Word, 1> {}
 // SAFETY: made of atomic words.
+unsafe impl SharedElement for lb_common::connection_table::Bucket<Word, 3> {}
+// SAFETY: made of atomic words.
 unsafe impl SharedElement for lb_common::return_hop::HopSlot<Word> {}
+// SAFETY: made of atomic words.
+unsafe impl SharedElement for lb_common::abi::BackendState<Word> {}
+// SAFETY: made of atomic words.
+unsafe impl SharedElement for lb_common::abi::Pressure<Word> {}
 // SAFETY: integers.
 unsafe impl DaemonElement for lb_common::lookup_table::LookupBucket {}
 // SAFETY: integers.
@@ -95,5 +101,7 @@ unsafe impl DaemonElement for lb_common::abi::Control {}
 unsafe impl DaemonElement for lb_common::abi::Service {}
 // SAFETY: integers.
 unsafe impl DaemonElement for lb_common::abi::Backend {}
+// SAFETY: integers.
+unsafe impl DaemonElement for lb_common::abi::Outer {}
 // SAFETY: integers.
 unsafe impl DaemonElement for lb_common::abi::SlotLine {}

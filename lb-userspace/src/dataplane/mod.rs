@@ -3,20 +3,26 @@
 //! `snapshot` turns a description of services into the exact contents of one copy of the maps (pure); `Dataplane` loads
 //! and attaches the program, publishes snapshots with one flip, and reads what the program wrote.
 
+mod attach;
 mod clock;
 mod connections;
 mod counters;
+mod interface;
+mod load;
 mod loader;
 mod memory;
 mod object;
 mod snapshot;
 
+pub use attach::Attachment;
 pub use clock::Clock;
 pub use connections::{Connection, ConnectionTable};
 pub use counters::Counters;
-pub use loader::{Attachment, Dataplane, LoadOptions, PROGRAM};
+pub use interface::{mtu, strips_vlan_tags};
+pub use load::{LoadOptions, PROGRAM};
+pub use loader::Dataplane;
 pub use object::{Object, ObjectError};
-pub use snapshot::{BackendEntry, ServiceEntry, Snapshot, SnapshotError};
+pub use snapshot::{BackendEntry, Forwarding, PortLease, ServiceEntry, Snapshot, SnapshotError};
 
 /// Why the data path could not be set up, changed or read.
 #[derive(Debug, thiserror::Error)]

@@ -150,3 +150,36 @@ fn backends_added_and_removed_at_run_time() {
         .collect();
     assert_eq!(names, ["web2", "web3"]);
 }
+
+#[test]
+fn a_backup_stands_in_while_nobody_else_has_a_share() {
+    use BackendChange::{Disable, Drain, Weight};
+    use Status::{Checking, Down, Up};
+    let backup = |service: &mut config::Service| service.backends[1].backup = true;
+    let shares = |change: &[(&str, BackendChange)], health| -> Vec<u16> {
+        let backends = desired(change, &[], backup, health);
+        backends.iter().map(|backend| backend.1).collect()
+    };
+    assert_eq!(shares(&[], [Up, Up]), [1, 0]);
+    assert_eq!(shares(&[], [Down, Up]), [0, 1]);
+    assert_eq!(shares(&[], [Checking, Up]), [0, 1]);
+    for change in [Disable, Drain, Weight(Some(0))] {
+        assert_eq!(shares(&[("web1", change)], [Up, Up]), [0, 1], "{change:?}");
+    }
+    assert_eq!(shares(&[], [Down, Down]), [0, 0]);
+    assert_eq!(
+        desired(&[], &[], backup, [Up, Up])[1],
+        (BackendState::Up, 0, true, false),
+        "it keeps the connections that it got while it stood in"
+    );
+    let keep_sending = |service: &mut config::Service| {
+        backup(service);
+        service.when_all_down = WhenAllDown::KeepSending;
+    };
+    let shares = |health| -> Vec<u16> {
+        let backends = desired(&[], &[], keep_sending, health);
+        backends.iter().map(|backend| backend.1).collect()
+    };
+    assert_eq!(shares([Down, Up]), [0, 1]);
+    assert_eq!(shares([Down, Down]), [1, 0], "as if all were up");
+}

@@ -37,12 +37,13 @@ impl Engine {
         {
             return Err(self.unknown_service(&request.service));
         }
-        self.effective
+        let backend = self
+            .effective
             .admits(&request.service, &request.backend)
             .map_err(Refusal::Invalid)?;
         let in_file = backend_in(&self.file, &request.service, &request.backend.name).cloned();
         let mut overrides = self.overrides.clone();
-        overrides.apply_add(&request.service, &request.backend, in_file.as_ref());
+        overrides.apply_add(&request.service, &backend, in_file.as_ref());
         self.apply_overrides(overrides)?;
         self.resolve().await;
         self.reconcile();
@@ -245,6 +246,10 @@ impl Engine {
         if of_all.all(taken_out) {
             return Ok(DrainOutcome::AlreadyDrained);
         }
+        // A backup that is up gets the connections as soon as nobody else can.
+        let can_take = |backend: &crate::api::types::Backend| {
+            backend.eligible || backend.backup && backend.state == BackendState::Up && backend.weight > 0
+        };
         let needs_it = services.iter().find(|service| {
             service
                 .backends
@@ -253,7 +258,7 @@ impl Engine {
                 && !service
                     .backends
                     .iter()
-                    .any(|backend| backend.name != server && backend.eligible)
+                    .any(|backend| backend.name != server && can_take(backend))
         });
         if let Some(service) = needs_it {
             return Ok(DrainOutcome::LastOne {
@@ -298,6 +303,12 @@ fn fixed_key(old: &Config, new: &Config) -> Option<&'static str> {
         ("interfaces", old.interfaces != new.interfaces),
         ("xdp_mode", old.xdp_mode != new.xdp_mode),
         ("max_connections", old.max_connections != new.max_connections),
+        (
+            "max_wide_connections",
+            old.max_wide_connections != new.max_wide_connections,
+        ),
+        ("full_nat_ports", old.full_nat_ports != new.full_nat_ports),
+        ("selection_seed", old.selection_seed != new.selection_seed),
         ("socket", old.socket != new.socket),
         ("state_directory", old.state_directory != new.state_directory),
         ("metrics", old.metrics != new.metrics),
@@ -333,9 +344,10 @@ fn still_meaningful(file: &Config, overrides: &Overrides) -> Result<(Overrides, 
         changes.retain(|_, change| change.added.is_none());
     }
     let mut config = with_overrides(file, &without_added);
-    for (service, changes) in &kept.backends {
-        for added in changes.values().filter_map(|change| change.added.as_ref()) {
-            config.admits(service, added).map_err(|reason| {
+    for (service, changes) in &mut kept.backends {
+        for added in changes.values_mut().filter_map(|change| change.added.as_mut()) {
+            // With the port that it has under the service's present ones.
+            *added = config.admits(service, added).map_err(|reason| {
                 format!(
                     "{reason} (added at run time: remove it with `lbctl backend remove {service}/{}`)",
                     added.name
@@ -364,7 +376,7 @@ fn done(change: BackendChange) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::test_config;
+    use crate::config::{Backend, test_config};
 
     #[test]
     fn a_restart_is_asked_for_by_name() {
@@ -398,6 +410,20 @@ mod tests {
         let (kept, lines) = still_meaningful(&with_web3, &overrides).unwrap();
         assert!(kept.get("www", "web3").is_none(), "the file has it now");
         assert_eq!(lines.len(), 2);
+
+        // Added while the service had several ports.
+        let mut without_port = Overrides::default();
+        without_port.apply_add(
+            "www",
+            &Backend {
+                port: None,
+                ..web3.clone()
+            },
+            None,
+        );
+        let (kept, _) = still_meaningful(&file, &without_port).unwrap();
+        let added = kept.get("www", "web3").and_then(|change| change.added.clone());
+        assert_eq!(added.unwrap().port, web3.port);
 
         let mut same_endpoint = file;
         web3.name = "web4".into();

@@ -1,7 +1,8 @@
 //! What is shown of the running state.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::SystemTime;
 
 use lb_common::abi::BackendCounters;
@@ -19,7 +20,7 @@ use crate::desired_state::DesiredBackend;
 use crate::health::TargetId;
 use crate::host_checks;
 use crate::observed_state::Observed;
-use crate::reconcile::{self, BackendIdentity, ServiceIdentity, add, since};
+use crate::reconcile::{self, BackendIdentity, BackendKey, ServiceIdentity, ServiceKey, add, since};
 
 /// Connections that a listing shows unless it is told otherwise.
 const DEFAULT_LIMIT: usize = 1000;
@@ -34,8 +35,10 @@ impl Engine {
             config_file: self.file.file.display().to_string(),
             interfaces: self.dataplane.attachments().iter().map(interface).collect(),
             connections: observed.total_open(),
+            wide_connections: observed.wide_open(),
             max_connections: u64::from(self.file.daemon.max_connections),
-            table_bytes: self.dataplane.connections().bytes(),
+            max_wide_connections: u64::from(self.file.daemon.max_wide_connections),
+            table_bytes: self.dataplane.connections().bytes() + self.dataplane.own_ports_bytes(),
             services: self.services_with(&observed),
             warnings: host_checks::warnings(&self.effective, &self.hops),
         }
@@ -53,7 +56,7 @@ impl Engine {
     }
 
     fn service(&self, service: &config::Service, desired: &[DesiredBackend], observed: &Observed) -> Service {
-        let identity = reconcile::vip_of(service).and_then(|vip| self.identities.service(&vip));
+        let identity = self.identities.service(&ServiceKey::of(service));
         let mut backends: Vec<_> = service
             .backends
             .iter()
@@ -64,8 +67,7 @@ impl Engine {
             .iter()
             .flat_map(|identity| &identity.backends)
             .filter(|(_, backend)| backend.leaving);
-        backends
-            .extend(leaving.map(|(endpoint, backend)| self.leaving(service, *endpoint, backend, observed)));
+        backends.extend(leaving.map(|(key, backend)| self.leaving(service, key.endpoint, backend, observed)));
         let mut traffic = identity.map_or_else(Traffic::default, |identity| shown(&identity.retired, 0));
         for backend in &backends {
             sum(&mut traffic, &backend.traffic);
@@ -73,10 +75,15 @@ impl Engine {
         Service {
             name: service.name.clone(),
             vip: service.vip,
-            port: service.port.get(),
+            ports: service.ports.clone(),
             protocol: service.protocol,
             mode: service.mode,
             scheduler: service.scheduler,
+            stateless: service.stateless,
+            source_address: service.source_address,
+            source_ports: (service.mode == config::Mode::FullNat).then(|| service.source_ports.clone()),
+            answer_ping: service.answer_ping,
+            slow_start_seconds: service.slow_start.as_secs(),
             when_all_down: service.when_all_down,
             on_down: service.on_down,
             traffic,
@@ -92,7 +99,7 @@ impl Engine {
         identity: Option<&ServiceIdentity>,
         observed: &Observed,
     ) -> Backend {
-        let known = reconcile::endpoint_of(backend).and_then(|endpoint| identity?.backends.get(&endpoint));
+        let known = BackendKey::of(service, backend).and_then(|key| identity?.backends.get(&key));
         let in_file = self.file.services.iter().find(|known| known.name == service.name);
         let in_file =
             in_file.and_then(|known| known.backends.iter().find(|known| known.name == backend.name));
@@ -105,8 +112,10 @@ impl Engine {
             service: service.name.clone(),
             name: backend.name.clone(),
             address: backend.address,
-            port: backend.port.get(),
+            port: backend.port,
             weight: backend.weight,
+            backup: backend.backup,
+            slow_start_percent: desired.slow_start,
             state: desired.state,
             eligible: desired.share > 0,
             health: self.health(service, &backend.name),
@@ -120,16 +129,18 @@ impl Engine {
     fn leaving(
         &self,
         service: &config::Service,
-        endpoint: SocketAddrV4,
+        endpoint: SocketAddr,
         identity: &BackendIdentity,
         observed: &Observed,
     ) -> Backend {
         Backend {
             service: service.name.clone(),
             name: identity.name.clone(),
-            address: IpAddr::V4(*endpoint.ip()),
-            port: endpoint.port(),
+            address: endpoint.ip(),
+            port: NonZeroU16::new(endpoint.port()),
             weight: 0,
+            backup: false,
+            slow_start_percent: None,
             state: BackendState::Leaving,
             eligible: false,
             health: Health {
@@ -138,7 +149,7 @@ impl Engine {
                 reason: "no longer configured".into(),
             },
             overrides: Vec::new(),
-            next_hop: self.next_hop(IpAddr::V4(*endpoint.ip())),
+            next_hop: self.next_hop(endpoint.ip()),
             traffic: self.traffic(identity, observed),
         }
     }
@@ -171,7 +182,7 @@ impl Engine {
         }
     }
 
-    fn next_hop(&self, address: IpAddr) -> Option<String> {
+    fn next_hop(&self, address: std::net::IpAddr) -> Option<String> {
         let hop = reconcile::next_hop(&self.hops, address)?;
         let mac = hop.destination_mac.map(|byte| format!("{byte:02x}")).join(":");
         let interface = nix::net::if_::if_indextoname(hop.interface_index).map_or_else(
@@ -199,11 +210,11 @@ impl Engine {
             .iter(now)
             .filter(|connection| connection.ticks_left >= 0)
         {
-            let Some((service, backend)) = names.of_connection(&connection) else {
+            let Some(((key, service), backend)) = names.of_connection(&connection) else {
                 continue;
             };
             let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
-            let client = IpAddr::V4(*connection.client.ip());
+            let client = connection.client.ip();
             if !fits(&filter.service, service)
                 || !fits(&filter.backend, backend)
                 || !fits(&filter.state, connection.state.name())
@@ -216,8 +227,16 @@ impl Engine {
                 found.connections.push(Connection {
                     client,
                     client_port: connection.client.port(),
+                    vip: key.vip,
+                    vip_port: if key.has_several_ports() {
+                        connection.vip_port
+                    } else {
+                        key.port
+                    },
+                    protocol: key.protocol,
                     service: service.to_owned(),
                     backend: backend.to_owned(),
+                    own_port: NonZeroU16::new(connection.own_port),
                     state: connection.state.name().to_owned(),
                     expires_seconds: self
                         .dataplane
@@ -233,7 +252,8 @@ impl Engine {
     /// A filter that could never match is a mistake, not an empty list.
     fn check(&self, filter: &ConnectionFilter) -> Result<(), Refusal> {
         let names = Names::of(self);
-        known("service", filter.service.as_ref(), names.services.into_values())?;
+        let services = names.services.into_values().map(|(_, name)| name);
+        known("service", filter.service.as_ref(), services)?;
         known("backend", filter.backend.as_ref(), names.backends.into_values())?;
         match &filter.state {
             Some(state) if !STATES.iter().any(|known| known.name() == state) => {
@@ -267,17 +287,17 @@ impl Engine {
 
 /// Names by number, of all that connections may name.
 struct Names<'a> {
-    services: HashMap<u16, &'a str>,
+    services: HashMap<u16, (&'a ServiceKey, &'a str)>,
     backends: HashMap<u16, &'a str>,
 }
 
 impl<'a> Names<'a> {
     fn of(engine: &'a Engine) -> Self {
-        let services = || engine.identities.services().map(|(_, service)| service);
-        let backends = services().flat_map(|service| service.backends.values());
+        let services = || engine.identities.services();
+        let backends = services().flat_map(|(_, service)| service.backends.values());
         Self {
             services: services()
-                .map(|service| (service.number, service.name.as_str()))
+                .map(|(key, service)| (service.number, (key, service.name.as_str())))
                 .collect(),
             backends: backends
                 .map(|backend| (backend.id, backend.name.as_str()))
@@ -285,9 +305,12 @@ impl<'a> Names<'a> {
         }
     }
 
-    fn of_connection(&self, connection: &dataplane::Connection) -> Option<(&'a str, &'a str)> {
+    fn of_connection(
+        &self,
+        connection: &dataplane::Connection,
+    ) -> Option<((&'a ServiceKey, &'a str), &'a str)> {
         Some((
-            self.services.get(&connection.service)?,
+            *self.services.get(&connection.service)?,
             self.backends.get(&connection.backend)?,
         ))
     }

@@ -3,6 +3,7 @@
 
 mod change;
 mod handle;
+mod housekeeping;
 mod look;
 mod vips;
 
@@ -18,28 +19,24 @@ use tokio::time::{Instant as TokioInstant, interval, sleep_until};
 use crate::api::Refusal;
 use crate::api::types::{AddBackend, ChangeBackend, Changed, Reloaded};
 use crate::config::{Config, ConfigError};
-use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot};
-use crate::desired_state::{DesiredService, Inputs, with_overrides};
+use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot, mtu};
+use crate::desired_state::{DesiredService, Inputs, Recoveries, with_overrides};
 use crate::handoff::DrainOutcome;
 use crate::health::{self, Monitor, Status, Target, TargetId};
-use crate::host_checks;
 use crate::neighbours::{NeighbourError, Resolution, Resolver, Watch};
 use crate::observed_state::Observed;
 use crate::persisted::{Overrides, PersistError};
-use crate::reconcile::{self, Exhausted, Identities};
+use crate::reconcile::{self, Exhausted, Identities, SlotTables};
 
 pub use handle::EngineHandle;
 
+use housekeeping::Housekeeping;
 use vips::Vips;
 
 /// Health and neighbour changes within this time become one change of the tables.
 const COALESCE: Duration = Duration::from_millis(20);
-/// How often departures are looked after.
+/// How often it is looked after what changes by itself.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// How often timed-out entries are swept; they must be within 2^15 ticks, a day and a half, of their end.
-const SWEEP_EVERY: u32 = 60;
-/// Seed of the choice of backends by hash. The same everywhere, so that the balancers of a fleet agree.
-const SELECTION_SEED: u64 = 0x6c62;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +72,10 @@ pub struct Engine {
     identities: Identities,
     /// What the tables say now, and what is shown: health that is known but not in them yet would be a promise.
     desired: Vec<DesiredService>,
+    recoveries: Recoveries,
     published: Vec<ServiceEntry>,
+    published_mtu: u32,
+    slot_tables: SlotTables,
     hops: HashMap<IpAddr, Resolution>,
     dataplane: Dataplane,
     monitor: Monitor,
@@ -83,7 +83,7 @@ pub struct Engine {
     vips: Vips,
     started: Instant,
     warned: BTreeSet<String>,
-    housekeepings: u32,
+    housekeeping: Housekeeping,
     #[cfg(feature = "log")]
     program_log: Option<crate::task::OwnedTask>,
 }
@@ -117,7 +117,9 @@ struct Next {
     handed_off: BTreeSet<String>,
     identities: Identities,
     desired: Vec<DesiredService>,
+    recoveries: Recoveries,
     entries: Vec<ServiceEntry>,
+    slot_tables: SlotTables,
     snapshot: Snapshot,
 }
 
@@ -130,10 +132,13 @@ impl Engine {
         let overrides = Overrides::load(&file.daemon.state_directory)?;
         let options = LoadOptions {
             max_connections: file.daemon.max_connections,
+            max_wide_connections: file.daemon.max_wide_connections,
+            full_nat_ports: file.daemon.full_nat_ports,
             learn_return_hops: true,
-            selection_seed: SELECTION_SEED,
+            selection_seed: file.daemon.selection_seed,
         };
         let dataplane = Dataplane::load(object, options)?;
+        report_memory(&dataplane, &options);
         let (health_events, health) = mpsc::unbounded_channel();
         let (neighbour_events, neighbours) = mpsc::unbounded_channel();
         let watch = Resolver::watch(neighbour_events).await?;
@@ -144,7 +149,10 @@ impl Engine {
             handed_off: BTreeSet::new(),
             identities: Identities::default(),
             desired: Vec::new(),
+            recoveries: Recoveries::default(),
             published: Vec::new(),
+            published_mtu: 0,
+            slot_tables: SlotTables::default(),
             hops: HashMap::new(),
             dataplane,
             monitor: Monitor::new(health_events),
@@ -152,7 +160,7 @@ impl Engine {
             vips: Vips::default(),
             started: Instant::now(),
             warned: BTreeSet::new(),
-            housekeepings: 0,
+            housekeeping: Housekeeping::default(),
             #[cfg(feature = "log")]
             program_log: None,
         };
@@ -230,7 +238,7 @@ impl Engine {
             .chain(
                 self.identities
                     .services()
-                    .flat_map(|(_, s)| s.backends.keys().map(|e| IpAddr::V4(*e.ip()))),
+                    .flat_map(|(_, service)| service.backends.keys().map(|key| key.endpoint.ip())),
             )
             .collect();
         let addresses: Vec<_> = addresses.into_iter().collect();
@@ -263,16 +271,20 @@ impl Engine {
     ) -> Result<Next, Refusal> {
         let effective = with_overrides(&file, &overrides);
         effective.weights_fit().map_err(Refusal::Invalid)?;
-        let desired = self.desired(&effective, &overrides, &handed_off);
+        let mut desired = self.desired(&effective, &overrides, &handed_off);
+        let now = Instant::now();
+        let recoveries = self.recoveries.after(&self.desired, &desired, now);
+        recoveries.apply(&mut desired, now);
         let clock = self.dataplane.clock();
         let mut identities = self.identities.clone();
         identities
             .adopt(
                 &reconcile::wanted(&desired, |timeout| clock.ticks(timeout)),
+                file.daemon.full_nat_ports,
                 |id| self.counters(id),
             )
             .map_err(|error: Exhausted| Refusal::Conflict(error.to_string()))?;
-        let entries = reconcile::entries(&desired, &identities, &self.hops);
+        let (entries, slot_tables) = reconcile::entries(&desired, &identities, &self.hops, &self.slot_tables);
         let snapshot = Snapshot::build(&entries).map_err(|error| Refusal::Conflict(error.to_string()))?;
         Ok(Next {
             file,
@@ -281,7 +293,9 @@ impl Engine {
             handed_off,
             identities,
             desired,
+            recoveries,
             entries,
+            slot_tables,
             snapshot,
         })
     }
@@ -317,67 +331,19 @@ impl Engine {
         self.overrides = next.overrides;
         self.handed_off = next.handed_off;
         self.identities = next.identities;
-        if next.entries != self.published {
+        let mtu = smallest_mtu(&self.file.daemon.interfaces, &next.entries);
+        if next.entries != self.published || mtu != self.published_mtu {
             // Waiting for the grace period takes 10 to 20 ms.
-            tokio::task::block_in_place(|| self.dataplane.publish(&next.snapshot));
+            tokio::task::block_in_place(|| self.dataplane.publish(&next.snapshot, mtu));
             self.published = next.entries;
+            self.published_mtu = mtu;
         }
         self.desired = next.desired;
+        self.recoveries = next.recoveries;
+        self.slot_tables = next.slot_tables;
         if retarget {
             self.monitor.set_targets(targets(&self.effective));
         }
-    }
-
-    /// Once a second: lets go of what has left and whose last connection has ended, sweeps, and warns of what is new.
-    async fn keep_house(&mut self) {
-        self.housekeepings = self.housekeepings.wrapping_add(1);
-        // What is leaving waits for its last entry, also for one that has timed out.
-        if (self.identities.has_departures() || self.housekeepings.is_multiple_of(SWEEP_EVERY))
-            && let Ok(now) = self.dataplane.now()
-        {
-            let swept = self.dataplane.connections().sweep(now);
-            tracing::debug!(swept, "swept timed-out connections");
-        }
-        if self.identities.has_departures()
-            && let Some(observed) = self.observe()
-        {
-            self.see_off(&observed).await;
-        }
-        self.warn();
-    }
-
-    /// Takes what has left, and has no connection left, out of the tables.
-    async fn see_off(&mut self, observed: &Observed) {
-        let mut identities = self.identities.clone();
-        identities.give_back(observed);
-        let changed = identities.let_go(observed, |id| self.counters(id));
-        let before = std::mem::replace(&mut self.identities, identities);
-        if !changed {
-            return;
-        }
-        if !self.reconcile() {
-            // The tables still hold them, so their numbers are not free.
-            self.identities = before;
-            return;
-        }
-        let leaving = leaving_vips(&self.identities);
-        if let Err(error) = self.vips.set(&self.file.services, &leaving).await {
-            tracing::error!(%error, "cannot take off the VIPs that nobody needs any more");
-        }
-    }
-
-    /// Logs each warning when it appears. The first second is for neighbours to answer.
-    fn warn(&mut self) {
-        if self.started.elapsed() < 2 * HOUSEKEEPING {
-            return;
-        }
-        let warnings: BTreeSet<_> = host_checks::warnings(&self.effective, &self.hops)
-            .into_iter()
-            .collect();
-        for warning in warnings.difference(&self.warned) {
-            tracing::warn!("{warning}");
-        }
-        self.warned = warnings;
     }
 
     fn observe(&self) -> Option<Observed> {
@@ -411,13 +377,45 @@ impl Engine {
     }
 }
 
+/// What the tables take: they are as large from the start as they ever will be.
+fn report_memory(dataplane: &Dataplane, options: &LoadOptions) {
+    let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    tracing::info!(
+        "connection table: {} connections, and {} over IPv6 or to services of several ports, {}",
+        options.max_connections,
+        options.max_wide_connections,
+        mebibytes(dataplane.connections().bytes())
+    );
+    if options.full_nat_ports > 0 {
+        tracing::info!(
+            "own ports of full-nat backends: {}, {}",
+            options.full_nat_ports,
+            mebibytes(dataplane.own_ports_bytes())
+        );
+    }
+}
+
+/// The least MTU of the interfaces that packets leave by: those that the program is attached to, and those that lead to
+/// backends. 0, which makes the program look each packet's up, if one is not to be had.
+fn smallest_mtu(interfaces: &[String], entries: &[ServiceEntry]) -> u32 {
+    let backends = entries.iter().flat_map(|service| &service.backends);
+    let indexes: BTreeSet<_> = backends
+        .filter_map(|backend| Some(backend.next_hop?.interface_index))
+        .collect();
+    let ways_out = indexes
+        .into_iter()
+        .map(|index| nix::net::if_::if_indextoname(index).map(|name| name.to_string_lossy().into_owned()));
+    let names = interfaces.iter().cloned().map(Ok).chain(ways_out);
+    let mtus: Result<Vec<_>, std::io::Error> = names.map(|name| mtu(&name?)).collect();
+    mtus.ok().and_then(|mtus| mtus.into_iter().min()).unwrap_or(0)
+}
+
 /// Addresses and ports by the names of service and backend.
 fn endpoints(config: &Config) -> HashMap<(&str, &str), SocketAddr> {
     let mut endpoints = HashMap::new();
     for service in &config.services {
         for backend in &service.backends {
-            let endpoint = SocketAddr::new(backend.address, backend.port.get());
-            endpoints.insert((service.name.as_str(), backend.name.as_str()), endpoint);
+            endpoints.insert((service.name.as_str(), backend.name.as_str()), backend.endpoint());
         }
     }
     endpoints
@@ -426,10 +424,11 @@ fn endpoints(config: &Config) -> HashMap<(&str, &str), SocketAddr> {
 /// The VIPs of services that are only here for their last connections.
 fn leaving_vips(identities: &Identities) -> BTreeSet<IpAddr> {
     let leaving = identities.services().filter(|(_, service)| service.leaving);
-    leaving.map(|(vip, _)| IpAddr::V4(*vip.ip())).collect()
+    leaving.map(|(key, _)| key.vip).collect()
 }
 
-/// What is to be probed.
+/// What is to be probed: each server by its own address, whatever the mode; so a probe of a `dsr` or `ipip` service does not
+/// tell whether the server has the VIP.
 fn targets(config: &Config) -> Vec<Target> {
     let of_service = |service: &crate::config::Service| {
         let check = service.health.clone()?;
@@ -444,7 +443,7 @@ fn targets(config: &Config) -> Vec<Target> {
                             service: service.clone(),
                             backend: backend.name.clone(),
                         },
-                        address: (backend.address, backend.port.get()).into(),
+                        address: backend.endpoint(),
                         check: check.clone(),
                     }
                 })

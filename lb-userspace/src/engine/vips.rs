@@ -75,9 +75,8 @@ impl Vips {
 
 fn announce(vips: &[(IpAddr, String)]) {
     for (address, interface) in vips {
-        let IpAddr::V4(address) = address else { continue };
         if let Err(error) = vip::announce(*address, interface) {
-            tracing::warn!(vip = %address, interface, %error, "cannot announce the VIP by gratuitous ARP");
+            tracing::warn!(vip = %address, interface, %error, "cannot announce the VIP to its neighbours");
         }
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! `judge` decides, from facts alone; `Host::read` gathers them in the network namespace of the calling thread.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs;
+mod host;
+mod own_ports;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use crate::config::{Config, Service};
+use crate::config::{Config, Mode, Service};
 use crate::neighbours::Resolution;
+
+use host::Host;
 
 /// What will not work, or only slowly; empty: nothing to complain of. `resolutions` is what `Resolver::resolve` said of
 /// the backends' addresses; backends that are not in it are not judged. Reads a few files of `/proc`.
@@ -15,67 +19,16 @@ pub fn warnings(config: &Config, resolutions: &HashMap<IpAddr, Resolution>) -> V
     judge(config, resolutions, &Host::read(config))
 }
 
-/// The facts. What could not be read is left out, and not judged.
-#[derive(Debug, Clone, Default)]
-struct Host {
-    /// `net.ipv4.ip_forward`.
-    forwards_ipv4: Option<bool>,
-    /// `net.ipv6.conf.all.forwarding`.
-    forwards_ipv6: Option<bool>,
-    /// In force on each attached interface: the larger of its own and that of `all`
-    /// (Documentation/networking/ip-sysctl.rst).
-    rp_filter: BTreeMap<String, u8>,
-    /// Names of the interfaces by index.
-    interfaces: HashMap<u32, String>,
-    /// The host's own.
-    addresses: HashSet<IpAddr>,
-}
-
-impl Host {
-    fn read(config: &Config) -> Self {
-        let all = sysctl("ipv4/conf/all/rp_filter");
-        let rp_filter = config.daemon.interfaces.iter().filter_map(|interface| {
-            let own = sysctl(&format!("ipv4/conf/{interface}/rp_filter"))?;
-            Some((interface.clone(), own.max(all?)))
-        });
-        let indexes = nix::net::if_::if_nameindex();
-        let interfaces = indexes
-            .iter()
-            .flatten()
-            .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()));
-        let addresses = nix::ifaddrs::getifaddrs()
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| {
-                let address = entry.address?;
-                let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-                v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-            });
-        Self {
-            forwards_ipv4: sysctl("ipv4/ip_forward").map(|value| value != 0),
-            forwards_ipv6: sysctl("ipv6/conf/all/forwarding").map(|value| value != 0),
-            rp_filter: rp_filter.collect(),
-            interfaces: interfaces.collect(),
-            addresses: addresses.collect(),
-        }
-    }
-}
-
-/// A small number below `/proc/sys/net`.
-fn sysctl(path: &str) -> Option<u8> {
-    fs::read_to_string(format!("/proc/sys/net/{path}"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-}
-
 fn judge(config: &Config, resolutions: &HashMap<IpAddr, Resolution>, host: &Host) -> Vec<String> {
     let mut warnings = Vec::new();
     warnings.extend(forwarding(config, host));
     warnings.extend(reverse_path_filter(config, host));
+    warnings.extend(own_sources(config, host));
+    warnings.extend(vlans(host));
     warnings.extend(backends(config, resolutions, host));
     warnings.extend(vips(config, host));
+    warnings.extend(own_ports::own_addresses(config, host));
+    warnings.extend(own_ports::reserved_ports(config, host));
     warnings
 }
 
@@ -107,7 +60,8 @@ fn forwarding(config: &Config, host: &Host) -> Vec<String> {
 
 /// 1 is strict: a packet must come by the interface that its source would be reached by (RFC 3704).
 fn reverse_path_filter(config: &Config, host: &Host) -> Vec<String> {
-    if !config.services.iter().any(|service| service.vip.is_ipv4()) {
+    let answers = |service: &Service| service.vip.is_ipv4() && service.mode.maps_ports();
+    if !config.services.iter().any(answers) {
         return Vec::new();
     }
     let strict = host.rp_filter.iter().filter(|(_, value)| **value == 1);
@@ -125,28 +79,86 @@ fn reverse_path_filter(config: &Config, host: &Host) -> Vec<String> {
         .collect()
 }
 
+/// What the program hands to the kernel with a VIP as its source, the kernel takes for forged where the VIP is its own.
+fn own_sources(config: &Config, host: &Host) -> Vec<String> {
+    let local = config
+        .services
+        .iter()
+        .find(|it| it.vip.is_ipv4() && it.mode.maps_ports() && host.addresses.contains(&it.vip));
+    let Some(service) = local else {
+        return Vec::new();
+    };
+    let warn = |interface: &String| {
+        let key = format!("net/ipv4/conf/{interface}/accept_local");
+        let key = if interface.contains('.') {
+            key
+        } else {
+            key.replace('/', ".")
+        };
+        format!(
+            "{interface} takes no packet from an address of this host, which the VIP {} is: a reply that comes by it and              is handed to the kernel (its next hop is not known yet, or it has to be cut into fragments) is dropped; fix:              `sysctl -w {key}=1`",
+            service.vip
+        )
+    };
+    host.rejects_own.iter().map(warn).collect()
+}
+
+/// The program leaves tagged frames to the kernel, but what has no tag any more looks as if it were the interface's own.
+fn vlans(host: &Host) -> Vec<String> {
+    let warn = |interface: &String| {
+        format!(
+            "{interface} has VLANs and takes their tags off before the program sees the frames (rx-vlan-offload is on), so \
+             that what comes by a VLAN would be balanced as if it came by {interface} itself; fix: `ethtool -K {interface} \
+             rxvlan off`"
+        )
+    };
+    host.hidden_vlans.iter().map(warn).collect()
+}
+
+/// A server with all that use it.
+struct Server<'a> {
+    address: IpAddr,
+    /// Service and backend.
+    users: Vec<(&'a Service, &'a str)>,
+}
+
+impl Server<'_> {
+    /// Whom a warning is about.
+    fn name(&self, users: impl Fn(&Service) -> bool) -> String {
+        let users = self.users.iter().filter(|(service, _)| users(service));
+        let names: Vec<_> = users
+            .map(|(service, backend)| format!("{}/{backend}", service.name))
+            .collect();
+        format!("backend {} ({})", names.join(", "), self.address)
+    }
+
+    fn is_used(&self, by: impl Fn(&Service) -> bool) -> bool {
+        self.users.iter().any(|(service, _)| by(service))
+    }
+}
+
 fn backends(config: &Config, resolutions: &HashMap<IpAddr, Resolution>, host: &Host) -> Vec<String> {
-    let mut names: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+    let mut users: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
     for service in &config.services {
         for backend in &service.backends {
-            names
+            users
                 .entry(backend.address)
                 .or_default()
-                .push(format!("{}/{}", service.name, backend.name));
+                .push((service, backend.name.as_str()));
         }
     }
-    let judge = |(address, names): (IpAddr, Vec<String>)| {
-        let resolution = resolutions.get(&address)?;
-        Some((format!("backend {} ({address})", names.join(", ")), *resolution))
-    };
-    let judged = names.into_iter().filter_map(judge);
-    judged
-        .flat_map(|(who, resolution)| backend(&who, resolution, config, host))
+    let servers = users
+        .into_iter()
+        .map(|(address, users)| Server { address, users });
+    servers
+        .filter_map(|server| Some((resolutions.get(&server.address)?, server)))
+        .flat_map(|(resolution, server)| backend(&server, *resolution, config, host))
         .collect()
 }
 
-fn backend(who: &str, resolution: Resolution, config: &Config, host: &Host) -> Vec<String> {
-    let interface = match resolution {
+fn backend(server: &Server<'_>, resolution: Resolution, config: &Config, host: &Host) -> Vec<String> {
+    let who = server.name(|_| true);
+    let index = match resolution {
         Resolution::NoRoute => {
             return vec![format!(
                 "{who}: this host has no route to it; fix: correct the address, or add a route (`ip route add …`)"
@@ -154,29 +166,40 @@ fn backend(who: &str, resolution: Resolution, config: &Config, host: &Host) -> V
         }
         Resolution::Local => {
             return vec![format!(
-                "{who}: the address is this host's own; a service in mode nat cannot send to the balancer itself; \
-                 fix: let the server run on another host or in a network namespace of its own"
+                "{who}: the address is this host's own; packets cannot be sent to the balancer itself; fix: let the server \
+                 run on another host or in a network namespace of its own"
             )];
         }
         Resolution::NoNeighbour { interface_index } => interface_index,
-        Resolution::Resolved(hop) => hop.interface_index,
+        Resolution::Resolved { hop, .. } => hop.interface_index,
     };
-    let name = host
-        .interfaces
-        .get(&interface)
-        .cloned()
-        .unwrap_or_else(|| format!("number {interface}"));
+    let interface = host.interface(index);
     let mut warnings = Vec::new();
-    if !config.daemon.interfaces.contains(&name) {
+    let answered_here = |service: &Service| service.mode.maps_ports();
+    if server.is_used(answered_here) && !config.daemon.interfaces.contains(&interface) {
         warnings.push(format!(
-            "{who}: its route leaves by interface {name}, to which the program is not attached: its replies would pass \
-             by untranslated; fix: add {name:?} to `interfaces` in [daemon] and restart lbd"
+            "{}: its route leaves by interface {interface}, to which the program is not attached: its replies would pass \
+             by untranslated; fix: add {interface:?} to `interfaces` in [daemon] and restart lbd",
+            server.name(answered_here)
+        ));
+    }
+    let by_mac = |service: &Service| service.mode == Mode::Dsr;
+    if server.is_used(by_mac) && matches!(resolution, Resolution::Resolved { on_link: false, .. }) {
+        warnings.push(format!(
+            "{}: its route leads through a gateway, which in mode dsr gets packets that are still for the VIP and sends \
+             them back here, or away; fix: put the server on a segment of this host, or use mode ipip",
+            server.name(by_mac)
         ));
     }
     if matches!(resolution, Resolution::NoNeighbour { .. }) {
+        let by_kernel = if server.is_used(|service| service.mode == Mode::Nat) {
+            "forwards its packets"
+        } else {
+            "cannot send it any, so that they are dropped"
+        };
         warnings.push(format!(
-            "{who}: nobody has answered yet for it (or its gateway) on {name}; until then the kernel forwards its \
-             packets; fix, if this stays: see that the server is on and on that segment (`ip neigh show dev {name}`)"
+            "{who}: nobody has answered yet for it (or its gateway) on {interface}; until then the kernel {by_kernel}; fix, if \
+             this stays: see that the server is on and on that segment (`ip neigh show dev {interface}`)"
         ));
     }
     warnings

@@ -1,61 +1,46 @@
 //! A host on which all is well, and what is said when one thing is not.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::num::NonZeroU16;
-use std::path::PathBuf;
 
 use super::*;
-use crate::config::{Backend, Daemon, Mode, OnDown, Protocol, Scheduler, Timeouts, WhenAllDown, XdpMode};
+use crate::config::{Backend, Mode, test_config};
 use crate::neighbours::NextHop;
 use crate::testing::{in_namespace, sh};
 
 fn service(name: &str, vip: &str, backends: &[(&str, &str)]) -> Service {
-    let port = NonZeroU16::MIN;
+    let mut service = test_config().services.remove(0);
+    let web = service.backends.remove(0);
     let backend = |&(name, address): &(&str, &str)| Backend {
         name: name.to_owned(),
         address: address.parse().unwrap(),
-        port,
-        weight: 1,
+        ..web.clone()
     };
     Service {
         name: name.to_owned(),
         vip: vip.parse().unwrap(),
-        port,
-        protocol: Protocol::Tcp,
-        mode: Mode::Nat,
-        scheduler: Scheduler::RoundRobin,
         manage_vip: Some("eth0".to_owned()),
-        when_all_down: WhenAllDown::Refuse,
-        on_down: OnDown::Keep,
-        timeouts: Timeouts::default(),
-        health: None,
         backends: backends.iter().map(backend).collect(),
+        ..service
     }
 }
 
 fn config(interfaces: &[&str], services: Vec<Service>) -> Config {
-    let daemon = Daemon {
-        interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
-        xdp_mode: XdpMode::Auto,
-        max_connections: 1024,
-        socket: PathBuf::new(),
-        state_directory: PathBuf::new(),
-        metrics: None,
-    };
-    Config {
-        file: PathBuf::new(),
-        daemon,
-        services,
-        site: None,
-    }
+    let mut config = test_config();
+    config.daemon.interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
+    config.services = services;
+    config
 }
 
 fn by(interface_index: u32) -> Resolution {
-    Resolution::Resolved(NextHop {
-        interface_index,
-        source_mac: [2; 6],
-        destination_mac: [4; 6],
-    })
+    Resolution::Resolved {
+        hop: NextHop {
+            interface_index,
+            source_mac: [2; 6],
+            destination_mac: [4; 6],
+        },
+        on_link: true,
+    }
 }
 
 /// Everything that `judge` sees.
@@ -86,13 +71,17 @@ fn all_is_well() -> Facts {
             forwards_ipv4: Some(true),
             forwards_ipv6: Some(true),
             rp_filter: [("eth0".to_owned(), 0), ("eth1".to_owned(), 2)].into(),
+            rejects_own: BTreeSet::new(),
             interfaces: [
                 (2, "eth0".to_owned()),
                 (3, "eth1".to_owned()),
                 (4, "eth2".to_owned()),
             ]
             .into(),
-            addresses: HashSet::new(),
+            addresses: HashSet::from(["198.18.0.1".parse().unwrap()]),
+            hidden_vlans: BTreeSet::new(),
+            local_ports: Some(32_768..=60_999),
+            reserved_ports: Some(String::new()),
         },
     }
 }
@@ -127,6 +116,33 @@ fn what_could_not_be_read_is_not_judged() {
         },
         &[],
     );
+}
+
+#[test]
+fn replies_that_would_be_taken_for_forged() {
+    let rejects = |facts: &mut Facts| {
+        facts.host.rejects_own.insert("eth1".to_owned());
+    };
+    says(rejects, &[]);
+    let vip_is_here = |facts: &mut Facts| {
+        rejects(facts);
+        facts.host.addresses.insert("203.0.113.10".parse().unwrap());
+    };
+    says(
+        vip_is_here,
+        &[&[
+            "eth1",
+            "the VIP 203.0.113.10",
+            "`sysctl -w net.ipv4.conf.eth1.accept_local=1`",
+        ]],
+    );
+    let elsewhere = |facts: &mut Facts| {
+        vip_is_here(facts);
+        for service in &mut facts.config.services {
+            service.mode = Mode::Dsr;
+        }
+    };
+    says(elsewhere, &[]);
 }
 
 #[test]
@@ -205,6 +221,115 @@ fn backends_that_cannot_be_reached() {
 }
 
 #[test]
+fn a_server_that_answers_clients_itself_may_be_behind_any_interface_but_dsr_needs_its_segment() {
+    let in_mode = |facts: &mut Facts, mode| {
+        for service in &mut facts.config.services {
+            service.mode = mode;
+        }
+    };
+    for mode in [Mode::Dsr, Mode::Ipip] {
+        says(
+            |facts| {
+                in_mode(facts, mode);
+                facts.resolutions.insert(WEB1, by(4));
+                facts.host.rp_filter = [("eth0".to_owned(), 1)].into();
+            },
+            &[],
+        );
+    }
+    let Resolution::Resolved { hop, .. } = by(3) else {
+        panic!()
+    };
+    let by_gateway = Resolution::Resolved { hop, on_link: false };
+    says(
+        |facts| {
+            facts.config.services[0].mode = Mode::Dsr;
+            facts.resolutions.insert(WEB1, by_gateway);
+        },
+        &[&["backend www/web1 (198.18.1.2)", "through a gateway", "mode ipip"]],
+    );
+    says(
+        |facts| {
+            facts.resolutions.insert(WEB1, by_gateway);
+        },
+        &[],
+    );
+    says(
+        |facts| {
+            in_mode(facts, Mode::Ipip);
+            let unknown = Resolution::NoNeighbour { interface_index: 3 };
+            facts.resolutions.insert(WEB1, unknown);
+        },
+        &[&["nobody has answered", "they are dropped"]],
+    );
+}
+
+#[test]
+fn vlans_whose_tags_are_hidden() {
+    says(
+        |facts| facts.host.hidden_vlans = ["eth0".to_owned()].into(),
+        &[&["eth0 has VLANs", "`ethtool -K eth0 rxvlan off`"]],
+    );
+}
+
+/// `www` and `api` in mode full-nat, from the host's own address.
+fn full_nat(facts: &mut Facts) {
+    for service in &mut facts.config.services[..2] {
+        service.mode = Mode::FullNat;
+        service.source_address = Some("198.18.0.1".parse().unwrap());
+    }
+}
+
+#[test]
+fn an_own_address_that_the_host_has_not() {
+    says(full_nat, &[]);
+    let elsewhere = |facts: &mut Facts, mode| {
+        full_nat(facts);
+        facts.config.services[0].mode = mode;
+        facts.config.services[0].source_address = Some("198.18.0.9".parse().unwrap());
+    };
+    let who = "service www: source_address 198.18.0.9";
+    let fix = "`ip address add 198.18.0.9/32 dev …`";
+    says(
+        |facts| elsewhere(facts, Mode::FullNat),
+        &[&[who, "the servers' answers", fix]],
+    );
+    says(|facts| elsewhere(facts, Mode::Ipip), &[&[who, "errors", fix]]);
+}
+
+#[test]
+fn own_ports_that_the_host_may_take_for_itself() {
+    let ports = |facts: &mut Facts, reserved: &str| {
+        full_nat(facts);
+        facts.config.services[0].source_ports = 30_000..=39_999;
+        facts.config.services[1].source_ports = 40_000..=40_999;
+        facts.host.reserved_ports = Some(reserved.to_owned());
+    };
+    let both = "net.ipv4.ip_local_reserved_ports=30000-39999,40000-40999`";
+    says(
+        |facts| ports(facts, ""),
+        &[&["service api, www", "32768-60999", both]],
+    );
+    let kept = "net.ipv4.ip_local_reserved_ports=8080,32768-39999,40000-40999`";
+    says(
+        |facts| ports(facts, "8080,32768-39999"),
+        &[&["service api: this host", kept]],
+    );
+    says(|facts| ports(facts, "8080,32768-40999"), &[]);
+    says(
+        |facts| {
+            ports(facts, "");
+            facts
+                .config
+                .services
+                .iter_mut()
+                .for_each(|it| it.mode = Mode::Nat);
+        },
+        &[],
+    );
+}
+
+#[test]
 fn a_vip_that_nobody_answers_for() {
     let unmanaged = |facts: &mut Facts, count: usize| {
         for service in facts.config.services.iter_mut().take(count) {
@@ -246,6 +371,9 @@ fn the_facts_are_those_of_the_threads_namespace() {
         sh("ip link add h0 type veth peer name h1; ip link set h0 up
             ip addr add 198.18.1.1/24 dev h0; ip -6 addr add 2001:db8:1::1/64 dev h0 nodad
             echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter
+            echo 20000 30000 > /proc/sys/net/ipv4/ip_local_port_range
+            echo 8080,20000-20999 > /proc/sys/net/ipv4/ip_local_reserved_ports
+            echo 1 > /proc/sys/net/ipv4/conf/h0/accept_local
             echo 2 > /proc/sys/net/ipv4/conf/h0/rp_filter
             echo 1 > /proc/sys/net/ipv4/conf/h1/rp_filter");
         let config = config(
@@ -264,10 +392,13 @@ fn the_facts_are_those_of_the_threads_namespace() {
                 (host.forwards_ipv4, host.forwards_ipv6),
                 (Some(forwards), Some(forwards))
             );
+            assert_eq!(host.local_ports, Some(20_000..=30_000));
+            assert_eq!(host.reserved_ports.as_deref(), Some("8080,20000-20999"));
             assert_eq!(
                 host.rp_filter,
                 [("h0".to_owned(), 2), ("h1".to_owned(), 1)].into()
             );
+            assert_eq!(host.rejects_own, ["h1".to_owned()].into());
             assert_eq!(host.interfaces.len(), 3, "{:?}", host.interfaces);
             assert_eq!(
                 host.interfaces[&nix::net::if_::if_nametoindex("h0").unwrap()],
@@ -277,7 +408,7 @@ fn the_facts_are_those_of_the_threads_namespace() {
                 assert!(host.addresses.contains(&address.parse().unwrap()), "{address}");
             }
         }
-        sh("echo 0 > /proc/sys/net/ipv4/conf/h1/rp_filter");
+        sh("echo 0 > /proc/sys/net/ipv4/conf/h1/rp_filter; echo 1 > /proc/sys/net/ipv4/conf/h1/accept_local");
         assert_eq!(
             Host::read(&config).rp_filter["h1"],
             1,

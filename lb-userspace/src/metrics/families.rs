@@ -1,9 +1,8 @@
 //! Which metrics there are and what they are called.
 
-use std::net::SocketAddr;
-
 use super::exposition::Exposition;
 use crate::api::types::{Backend, BackendState, Counters, Service, Status, Traffic, word};
+use crate::config::shown::{endpoint, listener};
 
 /// Every metric as one text.
 pub(super) fn text(status: &Status, counters: &Counters) -> String {
@@ -50,19 +49,36 @@ fn daemon(out: &mut Exposition, status: &Status) {
             }
         },
     );
-    out.gauge("lb_table_connections", "Connections in the table.", |family| {
-        family.sample(&[], status.connections);
-    });
-    out.gauge(
-        "lb_table_max_connections",
-        "Connections that the table has room for.",
-        |family| {
-            family.sample(&[], status.max_connections);
-        },
-    );
-    out.gauge("lb_table_bytes", "Memory of the connection table.", |family| {
-        family.sample(&[], status.table_bytes);
-    });
+    let narrow = status.connections.saturating_sub(status.wide_connections);
+    for (name, help, value) in [
+        (
+            "lb_table_connections",
+            "Connections in the table of those over IPv4 to services of one port.",
+            narrow,
+        ),
+        (
+            "lb_table_max_connections",
+            "Connections that this table has room for.",
+            status.max_connections,
+        ),
+        (
+            "lb_wide_table_connections",
+            "Connections in the table of those over IPv6 or to services of several ports.",
+            status.wide_connections,
+        ),
+        (
+            "lb_wide_table_max_connections",
+            "Connections that this table has room for.",
+            status.max_wide_connections,
+        ),
+        (
+            "lb_table_bytes",
+            "Memory of both tables and of that of the full-nat ports.",
+            status.table_bytes,
+        ),
+    ] {
+        out.gauge(name, help, |family| family.sample(&[], value));
+    }
 }
 
 fn outcomes(out: &mut Exposition, counters: &Counters) {
@@ -83,7 +99,7 @@ fn outcomes(out: &mut Exposition, counters: &Counters) {
 fn services(out: &mut Exposition, services: &[Service]) {
     out.gauge("lb_service_info", "What a service is.", |family| {
         for service in services {
-            let vip = SocketAddr::new(service.vip, service.port).to_string();
+            let vip = listener(service.vip, &service.ports);
             family.sample(
                 &[
                     ("service", &service.name),
@@ -152,6 +168,25 @@ fn backends(out: &mut Exposition, backends: Vec<Labelled<'_>>) {
         |family| {
             for backend in &backends {
                 family.sample(&backend.labels(), backend.backend.weight);
+            }
+        },
+    );
+    out.gauge(
+        "lb_backend_backup",
+        "Whether a backend gets new connections only while no other can take any.",
+        |family| {
+            for backend in &backends {
+                family.sample(&backend.labels(), u8::from(backend.backend.backup));
+            }
+        },
+    );
+    out.gauge(
+        "lb_backend_slow_start_percent",
+        "How much of its weight a backend has, while its share grows after a recovery; else 100.",
+        |family| {
+            for backend in &backends {
+                let percent = backend.backend.slow_start_percent.unwrap_or(100);
+                family.sample(&backend.labels(), percent);
             }
         },
     );
@@ -229,7 +264,7 @@ impl<'a> Labelled<'a> {
     fn new(backend: &'a Backend) -> Self {
         Self {
             backend,
-            address: SocketAddr::new(backend.address, backend.port).to_string(),
+            address: endpoint(backend.address, backend.port),
         }
     }
 

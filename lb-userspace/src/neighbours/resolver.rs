@@ -35,7 +35,12 @@ pub struct NextHop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resolution {
     /// Everything.
-    Resolved(NextHop),
+    Resolved {
+        /// Where its packets go.
+        hop: NextHop,
+        /// Whether the MAC address is its own: no router is in between.
+        on_link: bool,
+    },
     /// The host has no route, or one that forbids (unreachable, prohibit, blackhole, broadcast).
     NoRoute,
     /// The MAC address is not known. On Ethernet the kernel has been asked to find it out: a watch tells when it has.
@@ -97,9 +102,8 @@ async fn resolve(
                 links.insert(interface_index, source);
                 match source {
                     Some(source_mac) => {
-                        neighbours
-                            .next_hop(handle, interface_index, source_mac, hop)
-                            .await
+                        let way = (interface_index, source_mac);
+                        neighbours.next_hop(handle, way, hop, hop == address).await
                     }
                     None => Resolution::NoNeighbour { interface_index },
                 }
@@ -219,9 +223,9 @@ impl Neighbours {
     async fn next_hop(
         &self,
         handle: &Handle,
-        interface: u32,
-        source_mac: [u8; 6],
+        (interface, source_mac): (u32, [u8; 6]),
         hop: IpAddr,
+        on_link: bool,
     ) -> Resolution {
         use NeighbourState::{Delay, Incomplete, Permanent, Probe, Reachable, Stale};
         let (state, mac) = self.0.get(&(interface, hop)).copied().unwrap_or_default();
@@ -232,11 +236,12 @@ impl Neighbours {
         }
         match (state, mac) {
             (Reachable | Stale | Delay | Probe | Permanent, Some(destination_mac)) => {
-                Resolution::Resolved(NextHop {
+                let hop = NextHop {
                     interface_index: interface,
                     source_mac,
                     destination_mac,
-                })
+                };
+                Resolution::Resolved { hop, on_link }
             }
             _ => Resolution::NoNeighbour {
                 interface_index: interface,

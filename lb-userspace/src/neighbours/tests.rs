@@ -34,11 +34,21 @@ async fn resolve(address: &str) -> Resolution {
 }
 
 fn by_h0(destination: u8) -> Resolution {
-    Resolution::Resolved(NextHop {
-        interface_index: index("h0"),
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, destination],
-    })
+    Resolution::Resolved {
+        hop: NextHop {
+            interface_index: index("h0"),
+            source_mac: [2, 0, 0, 0, 0, 1],
+            destination_mac: [2, 0, 0, 0, 0, destination],
+        },
+        on_link: true,
+    }
+}
+
+fn by_gateway(destination: u8) -> Resolution {
+    match by_h0(destination) {
+        Resolution::Resolved { hop, .. } => Resolution::Resolved { hop, on_link: false },
+        other => other,
+    }
 }
 
 #[test]
@@ -63,15 +73,22 @@ fn a_gateway_is_the_next_hop_of_what_lies_behind() {
             ip neigh add 2001:db8:1::fe lladdr 02:00:00:00:00:fd dev h0 nud permanent
             ip route add 198.18.9.0/24 via 198.18.1.254
             ip route add 198.18.10.0/24 via inet6 2001:db8:1::fe dev h0
-            ip route add 2001:db8:9::/64 via 2001:db8:1::fe",
+            ip route add 2001:db8:9::/64 via 2001:db8:1::fe
+            ip neigh add fe80::fe lladdr 02:00:00:00:00:fc dev h0 nud permanent
+            ip route add 2001:db8:8::/64 via fe80::fe dev h0",
         );
-        assert_eq!(resolve("198.18.9.9").await, by_h0(0xfe));
+        assert_eq!(
+            resolve("2001:db8:8::8").await,
+            by_gateway(0xfc),
+            "a link-local gateway"
+        );
+        assert_eq!(resolve("198.18.9.9").await, by_gateway(0xfe));
         assert_eq!(
             resolve("198.18.10.9").await,
-            by_h0(0xfd),
+            by_gateway(0xfd),
             "IPv4 by an IPv6 gateway"
         );
-        assert_eq!(resolve("2001:db8:9::9").await, by_h0(0xfd));
+        assert_eq!(resolve("2001:db8:9::9").await, by_gateway(0xfd));
     });
 }
 

@@ -7,8 +7,9 @@ fn backend(name: &str, weight: u16) -> config::Backend {
     config::Backend {
         name: name.to_owned(),
         address: "198.18.1.2".parse().unwrap(),
-        port: 443.try_into().unwrap(),
+        port: Some(443.try_into().unwrap()),
         weight,
+        backup: false,
     }
 }
 

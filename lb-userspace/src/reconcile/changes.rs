@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::shown::{endpoint, listener};
 use crate::config::{Backend, Config, Service};
 
 /// What a reload changes, a line each; empty: nothing.
@@ -10,7 +11,11 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     let (before, after) = (by_name(&old.services), by_name(&new.services));
     for (name, service) in &after {
         match before.get(name) {
-            None => lines.push(format!("service {name}: added, {}:{}", service.vip, service.port)),
+            None => lines.push(format!(
+                "service {name}: added, {}/{}",
+                listener(service.vip, &service.ports),
+                service.protocol
+            )),
             Some(known) => service_changes(known, service, &mut lines),
         }
     }
@@ -41,15 +46,23 @@ fn by_name(services: &[Service]) -> BTreeMap<&str, &Service> {
 
 fn service_changes(old: &Service, new: &Service, lines: &mut Vec<String>) {
     let name = &new.name;
-    if (old.vip, old.port) != (new.vip, new.port) {
+    if (old.vip, &old.ports, old.protocol) != (new.vip, &new.ports, new.protocol) {
         lines.push(format!(
-            "service {name}: {}:{} becomes {}:{}",
-            old.vip, old.port, new.vip, new.port
+            "service {name}: {}/{} becomes {}/{}",
+            listener(old.vip, &old.ports),
+            old.protocol,
+            listener(new.vip, &new.ports),
+            new.protocol
         ));
     }
     for (what, differs) in [
         ("scheduler", old.scheduler != new.scheduler),
         ("mode", old.mode != new.mode),
+        ("stateless", old.stateless != new.stateless),
+        ("source_address", old.source_address != new.source_address),
+        ("source_ports", old.source_ports != new.source_ports),
+        ("answer_ping", old.answer_ping != new.answer_ping),
+        ("slow_start", old.slow_start != new.slow_start),
         ("manage_vip", old.manage_vip != new.manage_vip),
         ("when_all_down", old.when_all_down != new.when_all_down),
         ("on_down", old.on_down != new.on_down),
@@ -73,8 +86,8 @@ fn service_changes(old: &Service, new: &Service, lines: &mut Vec<String>) {
     for (backend, is) in &after {
         match before.get(backend) {
             None => lines.push(format!(
-                "backend {name}/{backend}: added, {}:{}",
-                is.address, is.port
+                "backend {name}/{backend}: added, {}",
+                endpoint(is.address, is.port)
             )),
             Some(was) => backend_changes(name, was, is, lines),
         }
@@ -90,8 +103,9 @@ fn backend_changes(service: &str, was: &Backend, is: &Backend, lines: &mut Vec<S
     let name = &is.name;
     if (was.address, was.port) != (is.address, is.port) {
         lines.push(format!(
-            "backend {service}/{name}: {}:{} becomes {}:{}",
-            was.address, was.port, is.address, is.port
+            "backend {service}/{name}: {} becomes {}",
+            endpoint(was.address, was.port),
+            endpoint(is.address, is.port)
         ));
     }
     if was.weight != is.weight {
@@ -100,12 +114,22 @@ fn backend_changes(service: &str, was: &Backend, is: &Backend, lines: &mut Vec<S
             was.weight, is.weight
         ));
     }
+    if was.backup != is.backup {
+        let what = if is.backup {
+            "becomes a backup"
+        } else {
+            "is no longer a backup"
+        };
+        lines.push(format!("backend {service}/{name}: {what}"));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::test_config;
+    use std::time::Duration;
+
+    use crate::config::{OnDown, Ports, Protocol, test_config};
 
     #[test]
     fn every_change_has_a_line() {
@@ -114,19 +138,28 @@ mod tests {
         let mut new = test_config();
         new.services[0].backends[0].weight = 5;
         new.services[0].backends.remove(1);
-        new.services[0].on_down = crate::config::OnDown::Reset;
+        new.services[0].backends[0].backup = true;
+        new.services[0].on_down = OnDown::Reset;
+        new.services[0].slow_start = Duration::from_secs(30);
+        new.services[0].ports = Ports::Range(80..=443);
         let mut other = new.services[0].clone();
         other.name = "other".into();
+        other.vip = "2001:db8::10".parse().unwrap();
+        other.ports = Ports::Range(1..=65535);
+        other.protocol = Protocol::Udp;
         new.services.push(other);
         assert_eq!(
             changes(&old, &new),
             [
-                "service other: added, 203.0.113.10:443",
+                "service other: added, [2001:db8::10]:any/udp",
+                "service www: 203.0.113.10:443/tcp becomes 203.0.113.10:80-443/tcp",
+                "service www: slow_start changed",
                 "service www: on_down changed",
                 "backend www/web1: weight 1 becomes 5",
+                "backend www/web1: becomes a backup",
                 "backend www/web2: removed; its connections go on until they end",
             ]
         );
-        assert_eq!(changes(&new, &old).len(), 4);
+        assert_eq!(changes(&new, &old).len(), 7);
     }
 }

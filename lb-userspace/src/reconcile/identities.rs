@@ -2,17 +2,20 @@
 //! as any connection names it, also when the owner has left the configuration, and is given to nobody else before.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::IpAddr;
 
 use lb_common::abi::{BACKEND_IDS, BackendCounters, SERVICE_NUMBERS};
 
+use super::key::{BackendKey, ServiceKey, Way};
+use super::leases::{self, Direction, NoLease};
+use crate::config::Ports;
+use crate::dataplane::{Forwarding, PortLease};
 use crate::observed_state::Observed;
 
-/// The numbers of all services and backends that are, or still have connections. Services are known by their VIP and
-/// port, backends by theirs, so that a new name changes no number.
+/// The numbers of all services and backends that are, or still have connections. A new name changes no number.
 #[derive(Debug, Clone, Default)]
 pub struct Identities {
-    services: BTreeMap<SocketAddrV4, ServiceIdentity>,
+    services: BTreeMap<ServiceKey, ServiceIdentity>,
     /// Out of the tables, but a connection still names them: not to be given away yet.
     resting_services: Vec<u16>,
     resting_backends: Vec<u16>,
@@ -27,12 +30,16 @@ pub struct ServiceIdentity {
     pub number: u16,
     /// Its present name.
     pub name: String,
+    /// Its ports, kept for when it leaves.
+    pub ports: Ports,
+    /// Whether it remembers no connections, kept for when it leaves.
+    pub stateless: bool,
     /// Whether it is no longer wanted and only here for its connections.
     pub leaving: bool,
     /// What backends counted that are gone.
     pub retired: BackendCounters,
-    /// By address and port.
-    pub backends: BTreeMap<SocketAddrV4, BackendIdentity>,
+    /// Its backends.
+    pub backends: BTreeMap<BackendKey, BackendIdentity>,
 }
 
 /// A backend that has an id.
@@ -42,6 +49,8 @@ pub struct BackendIdentity {
     pub id: u16,
     /// Its present name.
     pub name: String,
+    /// How packets get there.
+    pub forwarding: Forwarding,
     /// Whether it is no longer wanted and only here for its connections.
     pub leaving: bool,
     /// What the counters of its id stood at when it got it.
@@ -50,32 +59,53 @@ pub struct BackendIdentity {
     pub timeouts: [u16; 3],
 }
 
-/// A service that is wanted: VIP and port, name, and its backends' addresses and names, and their timeouts in ticks.
+/// A service that is wanted.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// VIP and port.
-    pub vip: SocketAddrV4,
+    /// What it is known by.
+    pub key: ServiceKey,
+    /// Its ports.
+    pub ports: Ports,
+    /// Whether it remembers no connections.
+    pub stateless: bool,
+    /// The balancer's own address towards the backends, of the modes that need one.
+    pub source: Option<IpAddr>,
     /// Name.
     pub name: String,
-    /// Address and port, and name, of each backend.
-    pub backends: Vec<(SocketAddrV4, String)>,
+    /// Key and name of each backend.
+    pub backends: Vec<(BackendKey, String)>,
     /// Idle timeouts in ticks.
     pub timeouts: [u16; 3],
 }
 
-/// All numbers are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no free {0}: too many are waiting for their last connections to end; try again later")]
-pub struct Exhausted(&'static str);
+/// Why something that is wanted cannot have what it needs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Exhausted {
+    /// All numbers are taken.
+    #[error("no free {0}: too many are waiting for their last connections to end; try again later")]
+    Numbers(&'static str),
+    /// A `full-nat` backend's own ports are.
+    #[error("service {service}, backend {backend}: {reason}")]
+    Ports {
+        /// The service's name.
+        service: String,
+        /// The backend's.
+        backend: String,
+        /// Why not.
+        reason: NoLease,
+    },
+}
 
 impl Identities {
-    /// Gives everything that is wanted a number, and marks the rest as leaving. `counters` are those of an id now.
+    /// Gives everything that is wanted a number, and marks the rest as leaving. `own_ports` are the elements that there are
+    /// for ports of `full-nat` backends, `counters` those of an id now.
     ///
     /// # Errors
-    /// No number is free; some may have been given.
+    /// No number is free, or no port; some may have been given.
     pub fn adopt(
         &mut self,
         wanted: &[Wanted],
+        own_ports: u32,
         counters: impl Fn(u16) -> BackendCounters,
     ) -> Result<(), Exhausted> {
         for service in self.services.values_mut() {
@@ -85,24 +115,28 @@ impl Identities {
             }
         }
         for service in wanted {
-            let number = match self.services.get(&service.vip) {
+            let number = match self.services.get(&service.key) {
                 Some(known) => known.number,
                 None => self.free_service_number()?,
             };
             let identity = self
                 .services
-                .entry(service.vip)
+                .entry(service.key)
                 .or_insert_with(|| ServiceIdentity {
                     number,
                     name: String::new(),
+                    ports: service.ports.clone(),
+                    stateless: service.stateless,
                     leaving: false,
                     retired: BackendCounters::default(),
                     backends: BTreeMap::new(),
                 });
             identity.name.clone_from(&service.name);
+            identity.ports.clone_from(&service.ports);
+            identity.stateless = service.stateless;
             identity.leaving = false;
-            for (endpoint, name) in &service.backends {
-                self.adopt_backend(service, *endpoint, name, &counters)?;
+            for (key, name) in &service.backends {
+                self.adopt_backend(service, *key, name, own_ports, &counters)?;
             }
         }
         Ok(())
@@ -111,34 +145,88 @@ impl Identities {
     fn adopt_backend(
         &mut self,
         service: &Wanted,
-        endpoint: SocketAddrV4,
+        key: BackendKey,
         name: &str,
+        own_ports: u32,
         counters: &impl Fn(u16) -> BackendCounters,
     ) -> Result<(), Exhausted> {
         let known = self
             .services
-            .get(&service.vip)
-            .and_then(|service| service.backends.get(&endpoint));
-        let id = match known {
-            Some(known) => known.id,
-            None => self.free_backend_id()?,
+            .get(&service.key)
+            .and_then(|service| service.backends.get(&key));
+        let (id, forwarding) = match known {
+            Some(known) => (known.id, known.forwarding),
+            None => {
+                let forwarding =
+                    self.forwarding(service, key, own_ports)
+                        .map_err(|reason| Exhausted::Ports {
+                            service: service.name.clone(),
+                            backend: name.to_owned(),
+                            reason,
+                        })?;
+                (self.free_backend_id()?, forwarding)
+            }
         };
-        if let Some(identity) = self.services.get_mut(&service.vip) {
-            let backend = identity
-                .backends
-                .entry(endpoint)
-                .or_insert_with(|| BackendIdentity {
-                    id,
-                    name: String::new(),
-                    leaving: false,
-                    baseline: counters(id),
-                    timeouts: service.timeouts,
-                });
+        if let Some(identity) = self.services.get_mut(&service.key) {
+            let backend = identity.backends.entry(key).or_insert_with(|| BackendIdentity {
+                id,
+                name: String::new(),
+                forwarding,
+                leaving: false,
+                baseline: counters(id),
+                timeouts: service.timeouts,
+            });
             name.clone_into(&mut backend.name);
             backend.leaving = false;
             backend.timeouts = service.timeouts;
+            if let (Forwarding::Ipip { source }, Some(now)) = (&mut backend.forwarding, service.source) {
+                *source = now;
+            }
         }
         Ok(())
+    }
+
+    /// How packets get to a new backend.
+    fn forwarding(&self, service: &Wanted, key: BackendKey, own_ports: u32) -> Result<Forwarding, NoLease> {
+        Ok(match key.way {
+            Way::Nat => Forwarding::Nat,
+            Way::Dsr => Forwarding::Dsr,
+            Way::Ipip => Forwarding::Ipip {
+                source: service.source.unwrap_or(key.endpoint.ip()),
+            },
+            Way::FullNat { source, ports } => {
+                let direction = Direction {
+                    source,
+                    endpoint: key.endpoint,
+                    protocol: service.key.protocol,
+                };
+                let lease = leases::lease(direction, ports, &self.leases(), own_ports)?;
+                Forwarding::FullNat { source, lease }
+            }
+        })
+    }
+
+    /// The ports that are leased, those of leaving backends included.
+    fn leases(&self) -> Vec<(Direction, PortLease)> {
+        let backends = self.services.iter().flat_map(|(service, identity)| {
+            identity
+                .backends
+                .iter()
+                .map(move |(key, backend)| (service.protocol, key.endpoint, backend.forwarding))
+        });
+        backends
+            .filter_map(|(protocol, endpoint, forwarding)| match forwarding {
+                Forwarding::FullNat { source, lease } => Some((
+                    Direction {
+                        source,
+                        endpoint,
+                        protocol,
+                    },
+                    lease,
+                )),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Takes what is leaving and has no connection left out of the tables; its numbers rest until
@@ -150,12 +238,9 @@ impl Identities {
                 .backends
                 .iter()
                 .filter(|(_, backend)| backend.leaving && !observed.names_backend(backend.id))
-                .map(|(endpoint, _)| *endpoint)
+                .map(|(key, _)| *key)
                 .collect();
-            for backend in gone
-                .iter()
-                .filter_map(|endpoint| service.backends.remove(endpoint))
-            {
+            for backend in gone.iter().filter_map(|key| service.backends.remove(key)) {
                 add(
                     &mut service.retired,
                     &since(&counters(backend.id), &backend.baseline),
@@ -196,13 +281,13 @@ impl Identities {
     }
 
     /// All services, leaving ones included.
-    pub fn services(&self) -> impl Iterator<Item = (&SocketAddrV4, &ServiceIdentity)> {
+    pub fn services(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceIdentity)> {
         self.services.iter()
     }
 
-    /// The service of a VIP and port.
-    pub fn service(&self, vip: &SocketAddrV4) -> Option<&ServiceIdentity> {
-        self.services.get(vip)
+    /// The service of a key.
+    pub fn service(&self, key: &ServiceKey) -> Option<&ServiceIdentity> {
+        self.services.get(key)
     }
 
     /// The next number in turn that nobody has: a number that was given back rests the longest.
@@ -211,7 +296,7 @@ impl Identities {
             self.services.values().any(|s| s.number == *number) || self.resting_services.contains(number)
         };
         let next = in_turn(self.last_service, SERVICE_NUMBERS as u16, |number| used(&number));
-        self.last_service = next.ok_or(Exhausted("service number"))?;
+        self.last_service = next.ok_or(Exhausted::Numbers("service number"))?;
         Ok(self.last_service)
     }
 
@@ -229,7 +314,7 @@ impl Identities {
         let next = in_turn(self.last_backend, BACKEND_IDS as u16, |id| {
             used.get(usize::from(id)) == Some(&true)
         });
-        self.last_backend = next.ok_or(Exhausted("backend id"))?;
+        self.last_backend = next.ok_or(Exhausted::Numbers("backend id"))?;
         Ok(self.last_backend)
     }
 }
@@ -263,18 +348,37 @@ pub fn add(sum: &mut BackendCounters, more: &BackendCounters) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::num::NonZeroU16;
 
-    fn wanted(vip: u8, backends: &[u8]) -> Wanted {
+    use super::*;
+    use crate::config::Protocol;
+
+    fn key(vip: u8, port: u16) -> ServiceKey {
+        ServiceKey {
+            vip: [203, 0, 113, vip].into(),
+            port,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    fn wanted_by(vip: u8, backends: &[u8], way: Way) -> Wanted {
+        let backend = |n: &u8| {
+            let endpoint = ([198, 18, *n, 2], 443).into();
+            (BackendKey { endpoint, way }, format!("web{n}"))
+        };
         Wanted {
-            vip: SocketAddrV4::new([203, 0, 113, vip].into(), 443),
+            key: key(vip, 443),
+            ports: Ports::One(NonZeroU16::new(443).unwrap()),
+            stateless: false,
+            source: None,
             name: format!("s{vip}"),
-            backends: backends
-                .iter()
-                .map(|n| (SocketAddrV4::new([198, 18, *n, 2].into(), 443), format!("web{n}")))
-                .collect(),
+            backends: backends.iter().map(backend).collect(),
             timeouts: [1, 2, 3],
         }
+    }
+
+    fn wanted(vip: u8, backends: &[u8]) -> Wanted {
+        wanted_by(vip, backends, Way::Nat)
     }
 
     fn none(_: u16) -> BackendCounters {
@@ -300,7 +404,7 @@ mod tests {
     fn numbers_stay_while_wanted_or_named() {
         let mut identities = Identities::default();
         identities
-            .adopt(&[wanted(1, &[1, 2]), wanted(2, &[1])], none)
+            .adopt(&[wanted(1, &[1, 2]), wanted(2, &[1])], 0, none)
             .unwrap();
         assert_eq!(
             ids(&identities),
@@ -310,7 +414,7 @@ mod tests {
             ]
         );
 
-        identities.adopt(&[wanted(1, &[2])], none).unwrap();
+        identities.adopt(&[wanted(1, &[2])], 0, none).unwrap();
         let named = Observed::with(&[(1, 1)]);
         assert!(identities.let_go(&named, none));
         assert_eq!(
@@ -320,7 +424,7 @@ mod tests {
         );
         assert!(!identities.let_go(&named, none));
 
-        identities.adopt(&[wanted(1, &[1, 2])], none).unwrap();
+        identities.adopt(&[wanted(1, &[1, 2])], 0, none).unwrap();
         assert_eq!(
             ids(&identities),
             [(1, false, vec![(1, false), (2, false)])],
@@ -331,14 +435,14 @@ mod tests {
     #[test]
     fn a_number_rests_until_nobody_names_it() {
         let mut identities = Identities::default();
-        identities.adopt(&[wanted(1, &[1])], none).unwrap();
-        identities.adopt(&[wanted(1, &[])], none).unwrap();
+        identities.adopt(&[wanted(1, &[1])], 0, none).unwrap();
+        identities.adopt(&[wanted(1, &[])], 0, none).unwrap();
         assert!(identities.let_go(&Observed::default(), none));
         identities.give_back(&Observed::with(&[(1, 1)]));
         assert!(identities.has_departures());
         // All other ids given once: only the resting one and the free ones are left to choose from.
         identities.last_backend = BACKEND_IDS as u16 - 1;
-        identities.adopt(&[wanted(1, &[2])], none).unwrap();
+        identities.adopt(&[wanted(1, &[2])], 0, none).unwrap();
         assert_eq!(
             ids(&identities)[0].2,
             [(2, false)],
@@ -347,7 +451,7 @@ mod tests {
         identities.give_back(&Observed::default());
         assert!(!identities.has_departures());
         identities.last_backend = BACKEND_IDS as u16 - 1;
-        identities.adopt(&[wanted(1, &[2, 3])], none).unwrap();
+        identities.adopt(&[wanted(1, &[2, 3])], 0, none).unwrap();
         assert_eq!(ids(&identities)[0].2, [(2, false), (1, false)]);
     }
 
@@ -358,14 +462,14 @@ mod tests {
             ..BackendCounters::default()
         };
         let mut identities = Identities::default();
-        identities.adopt(&[wanted(1, &[1, 2])], none).unwrap();
-        identities.adopt(&[wanted(1, &[2])], none).unwrap();
+        identities.adopt(&[wanted(1, &[1, 2])], 0, none).unwrap();
+        identities.adopt(&[wanted(1, &[2])], 0, none).unwrap();
         identities.let_go(&Observed::default(), counted);
         identities.give_back(&Observed::default());
-        let vip = wanted(1, &[]).vip;
+        let vip = wanted(1, &[]).key;
         assert_eq!(identities.service(&vip).unwrap().retired.opened, 100);
         identities.last_backend = BACKEND_IDS as u16 - 1;
-        identities.adopt(&[wanted(1, &[2, 3])], counted).unwrap();
+        identities.adopt(&[wanted(1, &[2, 3])], 0, counted).unwrap();
         let service = identities.service(&vip).unwrap();
         let successor = service
             .backends
@@ -383,10 +487,13 @@ mod tests {
         let mut identities = Identities::default();
         let many: Vec<_> = (0..SERVICE_NUMBERS as u16)
             .map(|n| Wanted {
-                vip: SocketAddrV4::new([203, 0, 113, 1].into(), n + 1),
+                key: key(1, n + 1),
                 ..wanted(1, &[])
             })
             .collect();
-        assert_eq!(identities.adopt(&many, none), Err(Exhausted("service number")));
+        assert_eq!(
+            identities.adopt(&many, 0, none),
+            Err(Exhausted::Numbers("service number"))
+        );
     }
 }

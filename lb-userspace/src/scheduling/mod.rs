@@ -1,43 +1,87 @@
 //! Slot tables: every scheduler is a sequence of backend ids that the program deals connections out by.
 
-/// The slots of a weighted round robin: over one cycle each backend has exactly its share, interleaved as smoothly as
-/// whole numbers allow (the algorithm that nginx calls smooth weighted round robin). Weight 0 gets no slot. The sequence
-/// is as short as the weights' common divisor lets it be.
-pub fn weighted_round_robin(weights: &[(u16, u16)]) -> Vec<u16> {
-    let divisor = common_divisor(weights.iter().map(|(_, weight)| *weight));
-    let mut backends: Vec<(u16, i64, i64)> = weights
-        .iter()
-        .filter(|(_, weight)| *weight > 0)
-        .map(|(id, weight)| (*id, i64::from(weight / divisor), 0))
-        .collect();
-    let cycle: i64 = backends.iter().map(|(_, weight, _)| weight).sum();
-    let mut slots = Vec::new();
-    for _ in 0..cycle {
-        for (_, weight, credit) in &mut backends {
-            *credit += *weight;
-        }
-        // Of equals the first: `max_by_key` would give the last.
-        let next = backends.iter_mut().rev().max_by_key(|(_, _, credit)| *credit);
-        if let Some((id, _, credit)) = next {
-            *credit -= cycle;
-            slots.push(*id);
-        }
+mod least_connections;
+mod maglev;
+mod random;
+mod round_robin;
+mod source_hash;
+
+use std::net::SocketAddr;
+
+use lb_common::abi::Choice;
+
+use crate::config::Scheduler;
+
+pub use maglev::{TABLE_SIZES, table_size};
+use round_robin::{common_divisor, slots_needed};
+
+/// Up to so many slots the shares of a service are multiplied while one of them grows, so that a tenth of a small share is
+/// not nothing.
+pub const GROWING: usize = 1000;
+
+/// A backend that may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its id in the kernel's tables: the present run's, and this balancer's alone.
+    pub id: u16,
+    /// Its address and port: the same in every run, on every balancer.
+    pub endpoint: SocketAddr,
+    /// Its share of new connections relative to the others; 0: none.
+    pub share: u16,
+}
+
+/// The slots of a service; empty if no candidate has a share. The candidates are all of its backends, those without a share
+/// included: how many there are decides how large a hash table is.
+pub fn slots(scheduler: Scheduler, candidates: &[Candidate]) -> Vec<u16> {
+    match scheduler {
+        Scheduler::RoundRobin => round_robin::slots(candidates),
+        Scheduler::LeastConnections => least_connections::slots(candidates),
+        Scheduler::Random => random::slots(candidates),
+        Scheduler::Maglev => maglev::slots(candidates),
+        Scheduler::SourceHash => source_hash::slots(candidates),
     }
-    slots
 }
 
-/// How many slots [`weighted_round_robin`] gives to backends of these weights.
-pub fn slots_needed(weights: impl Iterator<Item = u16> + Clone) -> usize {
-    let divisor = common_divisor(weights.clone());
-    weights.map(|weight| usize::from(weight / divisor)).sum()
+/// How the program takes a slot. `None`: of a service that has none.
+pub fn choice(scheduler: Option<Scheduler>) -> Choice {
+    match scheduler {
+        None | Some(Scheduler::RoundRobin) => Choice::Cursor,
+        Some(Scheduler::LeastConnections) => Choice::Least,
+        Some(Scheduler::Maglev) => Choice::Hash,
+        Some(Scheduler::SourceHash) => Choice::Source,
+        Some(Scheduler::Random) => Choice::Random,
+    }
 }
 
-fn common_divisor(weights: impl Iterator<Item = u16>) -> u16 {
-    weights.fold(0, gcd).max(1)
+/// How many slots of the program's pool a service with backends of these weights may take, those before the last change
+/// included; `grows`: its backends' shares do after a recovery.
+pub fn room(scheduler: Scheduler, weights: impl Iterator<Item = u16> + Clone, grows: bool) -> usize {
+    if scheduler.hashes() {
+        2 * table_size(weights.count())
+    } else if grows {
+        weights.map(usize::from).sum::<usize>().max(GROWING)
+    } else {
+        slots_needed(weights)
+    }
 }
 
-fn gcd(a: u16, b: u16) -> u16 {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// Each id so often as its share says, divided by the shares' common divisor; in no particular order.
+fn by_share(candidates: &[Candidate]) -> Vec<u16> {
+    let divisor = common_divisor(candidates.iter().map(|it| it.share));
+    let times = |it: &Candidate| std::iter::repeat_n(it.id, usize::from(it.share / divisor));
+    candidates.iter().flat_map(times).collect()
+}
+
+#[cfg(test)]
+fn candidates(shares: &[u16]) -> Vec<Candidate> {
+    (1..)
+        .zip(shares)
+        .map(|(id, share)| Candidate {
+            id,
+            endpoint: SocketAddr::from(([198, 18, (id / 250) as u8, (id % 250) as u8], 443)),
+            share: *share,
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -46,42 +90,42 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn sequences() {
-        type Case = (&'static [(u16, u16)], &'static [u16]);
-        let cases: &[Case] = &[
-            (&[], &[]),
-            (&[(1, 0)], &[]),
-            (&[(1, 1), (2, 1)], &[1, 2]),
-            (&[(1, 100), (2, 100), (3, 100)], &[1, 2, 3]),
-            (&[(1, 5), (2, 1), (3, 1)], &[1, 1, 2, 1, 3, 1, 1]),
-            (&[(1, 2), (2, 0), (3, 4)], &[3, 1, 3]),
-        ];
-        for (weights, slots) in cases {
-            assert_eq!(&weighted_round_robin(weights), slots, "{weights:?}");
-            assert_eq!(
-                slots_needed(weights.iter().map(|(_, weight)| *weight)),
-                slots.len()
-            );
+    const ALL: [Scheduler; 5] = [
+        Scheduler::RoundRobin,
+        Scheduler::LeastConnections,
+        Scheduler::Random,
+        Scheduler::Maglev,
+        Scheduler::SourceHash,
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whoever has a share has a slot, whoever has none has none; and there is always as much room as was reckoned.
+        #[test]
+        fn slots_are_theirs_who_have_a_share(shares in prop::collection::vec(0u16..=256, 0..40)) {
+            let candidates = candidates(&shares);
+            for scheduler in ALL {
+                let slots = slots(scheduler, &candidates);
+                for it in &candidates {
+                    prop_assert_eq!(slots.contains(&it.id), it.share > 0, "{:?} {}", scheduler, it.id);
+                }
+                let copies = if scheduler.hashes() { 2 } else { 1 };
+                let room = |grows| room(scheduler, shares.iter().copied(), grows);
+                prop_assert!(slots.len() * copies <= room(false) && room(false) <= room(true));
+            }
         }
     }
 
-    proptest! {
-        /// Shares are exact over a cycle, and nobody waits much longer than his share says.
-        #[test]
-        fn exact_and_smooth(weights in prop::collection::vec(0u16..=20, 1..12)) {
-            let weights: Vec<_> = (1..).zip(weights).collect();
-            let slots = weighted_round_robin(&weights);
-            let sum: usize = weights.iter().map(|(_, weight)| usize::from(*weight)).sum();
-            for (id, weight) in weights {
-                let share = slots.iter().filter(|slot| **slot == id).count();
-                prop_assert_eq!(share * sum, usize::from(weight) * slots.len());
-                if share > 0 {
-                    let twice: Vec<_> = slots.iter().chain(&slots).collect();
-                    let gap = twice.split(|slot| **slot == id).map(<[_]>::len).max().unwrap_or(0);
-                    prop_assert!(gap < 2 * slots.len().div_ceil(share) + 1, "{id}: gap {gap} in {slots:?}");
-                }
-            }
+    #[test]
+    fn as_many_services_and_backends_as_there_may_be_fit_however_they_are_distributed() {
+        const POOL: usize = (lb_common::abi::SLOT_LINES * lb_common::abi::SLOTS_PER_LINE) as usize;
+        const SERVICES: usize = 1024;
+        const BACKENDS: usize = 4096;
+        let of = |backends: usize| room(Scheduler::Maglev, std::iter::repeat_n(1, backends), true);
+        assert!(SERVICES * of(BACKENDS / SERVICES) <= POOL);
+        // No backend costs more than the pool has for each of as many as there may be.
+        for backends in 1..=BACKENDS {
+            assert!(of(backends) * BACKENDS <= backends * POOL, "{backends}");
         }
     }
 }

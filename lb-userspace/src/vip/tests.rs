@@ -1,6 +1,6 @@
 //! In network namespaces, against the kernel; what `ip` shows is the judge.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::MsgFlags;
@@ -12,6 +12,7 @@ use super::*;
 use crate::testing::{in_namespace, sh};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 const LINK: &str = "
     ip link add h0 address 02:00:00:00:00:01 type veth peer name h1
     ip link set h0 up; ip link set h1 up";
@@ -26,7 +27,7 @@ fn a_vip_is_added_once_and_removed() {
         sh(LINK);
         for (vip, shows) in [
             (IpAddr::V4(VIP), "203.0.113.10/32"),
-            ("2001:db8::10".parse().unwrap(), "2001:db8::10/128"),
+            (IpAddr::V6(VIP6), "2001:db8::10/128"),
         ] {
             assert_eq!(add(vip, "h0").await.unwrap(), Added::Now);
             let all = shown();
@@ -76,7 +77,7 @@ fn a_missing_interface_is_named() {
         let missing = r#"VIP 203.0.113.10: there is no interface "h7" on this host; `ip link` lists those that there are"#;
         assert_eq!(add(VIP.into(), "h7").await.unwrap_err().to_string(), missing);
         assert_eq!(remove(VIP.into(), "h7").await.unwrap_err().to_string(), missing);
-        assert_eq!(announce(VIP, "h7").unwrap_err().to_string(), missing);
+        assert_eq!(announce(VIP.into(), "h7").unwrap_err().to_string(), missing);
     });
 }
 
@@ -101,7 +102,7 @@ fn the_peer_hears_the_announcement_and_learns_from_it() {
         let listener = arp_listener();
         home.enter();
         sh("ip link set h0 up");
-        announce(VIP, "h0").unwrap();
+        announce(VIP.into(), "h0").unwrap();
 
         let mut buffer = [0; 2048];
         let frame = loop {
@@ -125,18 +126,51 @@ fn the_peer_hears_the_announcement_and_learns_from_it() {
     });
 }
 
+/// The kernel believes it only if checksum, hop limit and addresses are right.
+#[test]
+fn the_peer_learns_from_a_neighbour_advertisement() {
+    in_namespace(async |home| {
+        let peer = crate::testing::Namespace::new();
+        sh(&format!(
+            "ip link add h1 type veth peer name h0 address 02:00:00:00:00:01 netns {}
+            ip link set h1 up; ip -6 addr add 2001:db8::1/64 dev h1 nodad
+            ip neigh add 2001:db8::10 lladdr 02:00:00:00:00:99 dev h1 nud stale",
+            home.path()
+        ));
+        home.enter();
+        sh("ip link set h0 up");
+        // h1 may take a moment to be up for IPv6; every announcement is the same.
+        for attempt in 0..50 {
+            announce(VIP6.into(), "h0").unwrap();
+            peer.enter();
+            let neighbour = sh("ip neigh show 2001:db8::10");
+            home.enter();
+            if neighbour.contains("02:00:00:00:00:01") {
+                return;
+            }
+            assert!(attempt < 49, "the old owner is not forgotten: {neighbour}");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    });
+}
+
 #[test]
 fn an_interface_that_cannot_announce_says_so() {
     in_namespace(async |_| {
         sh("ip tuntap add h2 mode tun; ip link set h2 up; ip link add h3 type veth peer name h4");
-        let error = announce(VIP, "h2").unwrap_err().to_string();
+        let error = announce(VIP.into(), "h2").unwrap_err().to_string();
         assert!(error.contains("h2 has no MAC address"), "{error}");
-        let error = announce(VIP, "lo").unwrap_err().to_string();
+        let error = announce(VIP.into(), "lo").unwrap_err().to_string();
         assert!(error.contains("lo has no MAC address"), "{error}");
-        let error = announce(VIP, "h3").unwrap_err().to_string();
-        assert!(
-            error.contains("h3: sending an ARP announcement failed: Network is down"),
-            "{error}"
-        );
+        for (vip, what) in [
+            (VIP.into(), "an ARP announcement"),
+            (VIP6.into(), "a neighbour advertisement"),
+        ] {
+            let error = announce(vip, "h3").unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("h3: sending {what} failed: Network is down")),
+                "{error}"
+            );
+        }
     });
 }

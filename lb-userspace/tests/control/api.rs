@@ -45,8 +45,9 @@ async fn every_call_comes_through() {
     let backend = lb::config::Backend {
         name: "web3".to_owned(),
         address: "198.18.1.4".parse().unwrap(),
-        port: 443.try_into().unwrap(),
+        port: None,
         weight: 2,
+        backup: false,
     };
     let added = lbd
         .add_backend(&AddBackend {
@@ -90,7 +91,7 @@ async fn every_call_comes_through() {
         "services",
         "services",
         "backends",
-        r#"{"service":"www","backend":{"name":"web3","address":"198.18.1.4","port":443,"weight":2}}"#,
+        r#"{"service":"www","backend":{"name":"web3","address":"198.18.1.4","port":null,"weight":2,"backup":false}}"#,
         r#"{"service":null,"name":"web1","change":"drain"}"#,
         r#"{"service":null,"name":"web1","change":{"weight":null}}"#,
         r#"connections {"service":"a b&c=d","backend":null,"client":"2001:db8::7","state":null,"limit":7}"#,

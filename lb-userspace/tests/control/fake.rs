@@ -1,5 +1,6 @@
 //! A made-up daemon that remembers what it was asked.
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -169,14 +170,24 @@ impl Control for Fake {
         let connection = Connection {
             client: "2001:db8::7".parse().unwrap(),
             client_port: 40000,
+            vip: "2001:db8::10".parse().unwrap(),
+            vip_port: 443,
+            protocol: config::Protocol::Tcp,
             service: "www".to_owned(),
             backend: "web1".to_owned(),
+            own_port: None,
             state: "established".to_owned(),
             expires_seconds: 7440,
         };
+        let mut connections = vec![connection; filter.limit.unwrap_or(1)];
+        if filter.service.as_deref() == Some("mail") {
+            connections
+                .iter_mut()
+                .for_each(|it| it.own_port = NonZeroU16::new(10240));
+        }
         Ok(Connections {
             total: 12_345,
-            connections: vec![connection; filter.limit.unwrap_or(1)],
+            connections,
         })
     }
 
@@ -311,8 +322,10 @@ pub(crate) fn status() -> Status {
             service: service.to_owned(),
             name: name.to_owned(),
             address: [198, 18, 1, last].into(),
-            port: 443,
+            port: NonZeroU16::new(443),
             weight: 1,
+            backup: false,
+            slow_start_percent: None,
             state,
             eligible: state == BackendState::Up,
             health: Health {
@@ -334,10 +347,15 @@ pub(crate) fn status() -> Status {
     let service = |name: &str, vip: &str, backends| Service {
         name: name.to_owned(),
         vip: vip.parse().unwrap(),
-        port: 443,
+        ports: config::Ports::One(NonZeroU16::new(443).unwrap()),
         protocol: config::Protocol::Tcp,
         mode: config::Mode::Nat,
         scheduler: config::Scheduler::RoundRobin,
+        stateless: false,
+        source_address: None,
+        source_ports: None,
+        answer_ping: true,
+        slow_start_seconds: 0,
         when_all_down: config::WhenAllDown::Refuse,
         on_down: config::OnDown::Keep,
         traffic: Traffic {
@@ -374,7 +392,9 @@ pub(crate) fn status() -> Status {
             },
         ],
         connections: 12_345,
+        wide_connections: 345,
         max_connections: 1_000_000,
+        max_wide_connections: 125_000,
         table_bytes: 25_165_824,
         services: vec![
             service(
@@ -400,5 +420,65 @@ pub(crate) fn status() -> Status {
             ),
         ],
         warnings: vec!["eth1: its driver has no native XDP".to_owned()],
+    }
+}
+
+/// IPv6 by `full-nat`: a backend that has just recovered, and a backup.
+pub(crate) fn mail() -> Service {
+    let [www, _] = status().services.try_into().unwrap();
+    let [first, second] = www.backends.clone().try_into().unwrap();
+    let backend = |like: Backend, name: &str, address: &str| Backend {
+        service: "mail".to_owned(),
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        port: NonZeroU16::new(2525),
+        overrides: Vec::new(),
+        ..like
+    };
+    Service {
+        name: "mail".to_owned(),
+        vip: "2001:db8::25".parse().unwrap(),
+        ports: config::Ports::One(NonZeroU16::new(25).unwrap()),
+        mode: config::Mode::FullNat,
+        scheduler: config::Scheduler::LeastConnections,
+        source_address: Some("2001:db8:1::1".parse().unwrap()),
+        source_ports: Some(1024..=9999),
+        slow_start_seconds: 60,
+        backends: vec![
+            Backend {
+                slow_start_percent: Some(30),
+                ..backend(first, "mx1", "2001:db8:1::2")
+            },
+            Backend {
+                backup: true,
+                state: BackendState::Up,
+                eligible: false,
+                ..backend(second, "mx2", "2001:db8:1::3")
+            },
+        ],
+        ..www
+    }
+}
+
+/// UDP to several ports, nothing remembered.
+pub(crate) fn dns() -> Service {
+    let [www, _] = status().services.try_into().unwrap();
+    let [first, _] = www.backends.clone().try_into().unwrap();
+    Service {
+        name: "dns".to_owned(),
+        vip: "203.0.113.53".parse().unwrap(),
+        ports: config::Ports::Range(5300..=5399),
+        protocol: config::Protocol::Udp,
+        scheduler: config::Scheduler::Maglev,
+        stateless: true,
+        answer_ping: false,
+        backends: vec![Backend {
+            service: "dns".to_owned(),
+            name: "ns1".to_owned(),
+            address: [198, 18, 1, 5].into(),
+            port: None,
+            ..first
+        }],
+        ..www
     }
 }

@@ -6,7 +6,7 @@ use lb::api::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::fake::Fake;
+use crate::fake::{Fake, dns, mail};
 
 async fn get(fake: &Fake, path: &str) -> (String, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -109,7 +109,9 @@ async fn everything_known_is_there() {
         ("lb_uptime_seconds{}".to_owned(), 273_600),
         ("lb_warnings{}".to_owned(), 1),
         (r#"lb_interface_info{"interface": "eth1", "mode": "generic"}"#.to_owned(), 1),
-        ("lb_table_connections{}".to_owned(), 12_345),
+        ("lb_table_connections{}".to_owned(), 12_000),
+        ("lb_wide_table_connections{}".to_owned(), 345),
+        ("lb_wide_table_max_connections{}".to_owned(), 125_000),
         ("lb_table_max_connections{}".to_owned(), 1_000_000),
         ("lb_table_bytes{}".to_owned(), 25_165_824),
         (r#"lb_packets_total{"action": "transmit", "outcome": "to_backend"}"#.to_owned(), 9_876_543_210),
@@ -126,6 +128,8 @@ async fn everything_known_is_there() {
         (format!(r#"lb_backend_health_seconds{{{backend}, "service": "api"}}"#), 12),
         (format!(r#"lb_backend_eligible{{{backend}, "service": "www"}}"#), 1),
         (format!(r#"lb_backend_weight{{{backend}, "service": "www"}}"#), 1),
+        (format!(r#"lb_backend_backup{{{backend}, "service": "www"}}"#), 0),
+        (format!(r#"lb_backend_slow_start_percent{{{backend}, "service": "www"}}"#), 100),
         (format!(r#"lb_backend_state{{{backend}, "service": "api", "state": "down"}}"#), 1),
         (format!(r#"lb_backend_state{{{backend}, "service": "api", "state": "up"}}"#), 0),
         (format!(r#"lb_backend_connections{{{backend}, "service": "www"}}"#), 3),
@@ -142,8 +146,40 @@ async fn everything_known_is_there() {
     for (series, value) in cases {
         assert_eq!(samples.get(&series), Some(&value), "{series}\n{samples:#?}");
     }
-    // 4 on the daemon, 2 interfaces, 3 outcomes; each of 2 services 1 + 6; each of 3 backends 5 + 6 states + 6.
-    assert_eq!(samples.len(), 6 + 2 + 3 + 2 * 7 + 3 * 17, "{samples:#?}");
+    // 8 on the daemon, 2 interfaces, 3 outcomes; each of 2 services 1 + 6; each of 3 backends 7 + 6 states + 6.
+    assert_eq!(samples.len(), 8 + 2 + 3 + 2 * 7 + 3 * 19, "{samples:#?}");
+}
+
+#[tokio::test]
+async fn backends_of_other_kinds() {
+    let fake = Fake::new();
+    fake.state().status.services = vec![mail(), dns()];
+    let samples = parse(&get(&fake, "/metrics").await.1);
+    let cases = [
+        (
+            r#"lb_service_info{"mode": "full-nat", "protocol": "tcp", "scheduler": "least-connections", "service": "mail", "vip": "[2001:db8::25]:25"}"#,
+            1,
+        ),
+        (
+            r#"lb_service_info{"mode": "nat", "protocol": "udp", "scheduler": "maglev", "service": "dns", "vip": "203.0.113.53:5300-5399"}"#,
+            1,
+        ),
+        (
+            r#"lb_backend_slow_start_percent{"address": "[2001:db8:1::2]:2525", "backend": "mx1", "service": "mail"}"#,
+            30,
+        ),
+        (
+            r#"lb_backend_backup{"address": "[2001:db8:1::3]:2525", "backend": "mx2", "service": "mail"}"#,
+            1,
+        ),
+        (
+            r#"lb_backend_up{"address": "198.18.1.5", "backend": "ns1", "service": "dns"}"#,
+            1,
+        ),
+    ];
+    for (series, value) in cases {
+        assert_eq!(samples.get(series), Some(&value), "{series}\n{samples:#?}");
+    }
 }
 
 #[tokio::test]

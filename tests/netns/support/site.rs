@@ -80,12 +80,12 @@ pub(crate) fn running_state(lab: &Lab) -> Result<Vec<String>> {
     ];
     for service in &status.services {
         state.push(format!(
-            "{} {}:{} {:?} {:?}",
-            service.name, service.vip, service.port, service.scheduler, service.on_down
+            "{} {} {:?} {:?} {:?}",
+            service.name, service.vip, service.ports, service.scheduler, service.on_down
         ));
         state.extend(service.backends.iter().map(|it| {
             format!(
-                "{}/{} {}:{} {} {:?} {} {:?}",
+                "{}/{} {} {:?} {} {:?} {} {:?}",
                 it.service, it.name, it.address, it.port, it.weight, it.state, it.eligible, it.overrides
             )
         }));

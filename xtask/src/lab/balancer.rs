@@ -1,5 +1,6 @@
 //! `lbd` in the lab: its configuration, and what `lbctl` says.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -8,10 +9,12 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::command::{run, wait_for};
-use super::network::LB_INTERFACES;
+use super::network;
 use super::nginx::WebServer;
 use super::node::{Node, SITE, VIP};
+use super::services::{PACE, ServiceText};
 use super::{Lab, LabOptions};
+use crate::transfer::Protocol;
 
 /// What `lbctl --json status` prints, as much of it as the lab looks at.
 #[derive(Debug, Clone, Deserialize)]
@@ -145,38 +148,26 @@ impl Lab {
 
 /// `lb.toml` of the lab.
 pub(super) fn configuration(directory: &Path, options: &LabOptions) -> String {
-    let prefix = &options.prefix;
+    let topology = options.topology;
     let directory_name = directory.display();
-    let interfaces = LB_INTERFACES.map(|name| format!("\"{name}\"")).join(", ");
-    let backends: String = Node::WEB
+    let interfaces: Vec<_> = topology
+        .lb_interfaces()
         .iter()
-        .map(|node| {
-            format!(
-                "\n[[service.backend]]\nname = \"{node}\"\naddress = \"{}\"\n",
-                node.address()
-            )
-        })
+        .map(|name| format!("\"{name}\""))
         .collect();
+    let interfaces = interfaces.join(", ");
+    let https = format!(
+        "type = \"https\"\npath = \"/health\"\nca = \"{directory_name}/ca.pem\"\nserver_name = \"{SITE}\"\n{PACE}"
+    );
+    let www = ServiceText::new("www", VIP, 443, Protocol::Tcp, options.mode).toml(topology, &https);
+    let www_http = ServiceText::new("www-http", VIP, 80, Protocol::Tcp, options.mode)
+        .toml(topology, &format!("type = \"tcp\"\n{PACE}"));
     let servers: String = Node::WEB
         .iter()
-        .map(|&node| {
-            let web = WebServer::in_directory(directory.join(node.name()));
-            let (owned, nginx) = (web.handed_over(), web.command_line().join(" "));
-            let (owned, address) = (owned.display(), node.address());
-            format!(
-                r#"
-[[site.server]]
-name = "{node}"
-address = "{address}:443"
-via = ["nsenter", "--net=/run/netns/{prefix}-{node}", "sh", "-c"]
-directory = "{owned}"
-nginx = "{nginx}"
-"#
-            )
-        })
+        .map(|&node| site_server(directory, options, node))
         .collect();
     let (keepalive, drain) = (options.keepalive_time.as_secs(), options.drain_timeout.as_secs());
-    let max_connections = options.max_connections;
+    let (max_connections, more_services) = (options.max_connections, &options.more_services);
     format!(
         r#"# Written by `cargo xtask lab`.
 [daemon]
@@ -186,38 +177,7 @@ socket = "{directory_name}/lbd.sock"
 state_directory = "{directory_name}/state"
 metrics = "127.0.0.1:9100"
 
-[[service]]
-name = "www"
-vip = "{VIP}"
-port = 443
-manage_vip = "uplink"
-
-[service.health]
-type = "https"
-path = "/health"
-ca = "{directory_name}/ca.pem"
-server_name = "{SITE}"
-interval = "500ms"
-timeout = "300ms"
-jitter = "50ms"
-rise = 2
-fall = 2
-{backends}
-[[service]]
-name = "www-http"
-vip = "{VIP}"
-port = 80
-manage_vip = "uplink"
-
-[service.health]
-type = "tcp"
-interval = "500ms"
-timeout = "300ms"
-jitter = "50ms"
-rise = 2
-fall = 2
-{backends}
-[site]
+{www}{www_http}{more_services}[site]
 server_names = ["{SITE}"]
 certificate = "{directory_name}/site.pem"
 key = "{directory_name}/site.key"
@@ -225,5 +185,28 @@ upstream = ["127.0.0.1:8080"]
 keepalive_time = "{keepalive}s"
 drain_timeout = "{drain}s"
 {servers}"#
+    )
+}
+
+/// `[[site.server]]`. Where there is IPv6, `lbd` reaches the web server by it, and so lets nginx listen on both.
+fn site_server(directory: &Path, options: &LabOptions, node: Node) -> String {
+    let (prefix, topology) = (&options.prefix, options.topology);
+    let web = WebServer::in_directory(directory.join(node.name()));
+    let (owned, nginx) = (web.handed_over(), web.command_line().join(" "));
+    let owned = owned.display();
+    let address: SocketAddr = if network::has_ipv6() {
+        (topology.address6(node), 443).into()
+    } else {
+        (topology.address(node), 443).into()
+    };
+    format!(
+        r#"
+[[site.server]]
+name = "{node}"
+address = "{address}"
+via = ["nsenter", "--net=/run/netns/{prefix}-{node}", "sh", "-c"]
+directory = "{owned}"
+nginx = "{nginx}"
+"#
     )
 }

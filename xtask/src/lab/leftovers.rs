@@ -84,6 +84,7 @@ pub(super) fn remove(prefix: &str, processes: &mut Processes) -> anyhow::Result<
         "web2-nginx",
         "web1-app",
         "web2-app",
+        "relay",
     ] {
         processes.stop(name)?;
     }

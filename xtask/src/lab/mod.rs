@@ -6,6 +6,26 @@
 //!                      VIP 203.0.113.10
 //! ```
 //!
+//! That is the default [`Topology`]; the other one has router, balancer and web servers on one layer-2 segment. Every wire
+//! carries IPv4 and IPv6. What a test can ask for ([`LabOptions`]) and do:
+//!
+//! | for | use |
+//! |---|---|
+//! | one segment, a one-armed balancer | `options.topology = Topology::L2` |
+//! | `nat`, `full-nat`, `dsr`, `ipip` | `options.mode`: web servers are prepared for it (VIPs on `lo`, unpacking, their way to clients), and the site's services have it |
+//! | more services | [`LabOptions::add_service`] with a [`ServiceText`], [`LabOptions::add_transfer_services`], or TOML in `options.more_services` |
+//! | more VIPs | `options.vips`: routed to the balancer, and on the web servers in `dsr` and `ipip` |
+//! | HTTPS | [`Lab::https_requests`], IPv4 and IPv6 |
+//! | bytes, both ways, TCP and UDP, checked | [`Lab::transfer`]; connection by connection: [`transfer::client`](crate::transfer::client) inside [`Namespace::run`] |
+//! | fragments | [`Datagrams::transfer`](crate::transfer::client::Datagrams::transfer) with blocks of more than 1,400 bytes |
+//! | loss | [`Lab::lose`] |
+//! | a round trip time, reordering | `options.wan = Some(Wan { .. })` |
+//! | path MTU discovery | `options.client_mtu = 1280` |
+//! | backends that answer nothing | [`Backends::Sinks`], [`Topology::sink`] |
+//!
+//! In the tests' crate there are besides: `lb_tests::frame_generator` (floods of spoofed frames), and in
+//! `tests/netns/support` `capture` (what goes over a wire), `held` (thousands of open connections) and `tunnel`.
+//!
 //! Everything of a lab carries its prefix: the namespaces `PREFIX-client` …, the directory `/run/PREFIX` (not under
 //! `target/`, which belongs to an ordinary user; and short enough for a socket's name) and the lock `/run/PREFIX.lock`.
 //! [`Lab::up`] first removes what a run with this prefix left that was killed. Nothing outside is touched.
@@ -14,6 +34,7 @@ mod balancer;
 mod bpf_filesystem;
 mod certificates;
 mod command;
+mod impairment;
 mod leftovers;
 mod namespace;
 mod network;
@@ -22,10 +43,15 @@ mod node;
 mod options;
 mod processes;
 mod requests;
+mod services;
+mod topology;
+mod transfers;
+mod wan;
 mod web;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -36,11 +62,13 @@ pub use balancer::{Backend, Health, Service, Status, Traffic};
 pub use certificates::{CertificateAuthority, CertificateFiles};
 pub use command::{run, wait_for};
 pub use namespace::Namespace;
-pub use network::LB_INTERFACES;
 pub use nginx::WebServer;
-pub use node::{Node, SITE, VIP};
-pub use options::{Binaries, LabOptions};
+pub use node::{NOBODY, NOBODY6, Node, SITE, VIP, VIP6};
+pub use options::{Binaries, LabOptions, Mode, Wan};
 pub use requests::{Answer, Requests};
+pub use services::{Backends, ServiceText};
+pub use topology::{LB_INTERFACES, Topology};
+pub use transfers::{TRANSFER_PORT, TRANSFER_PORTS};
 pub use web::AppStats;
 
 use leftovers::Lock;
@@ -66,7 +94,7 @@ pub struct Lab {
 impl Lab {
     /// Brings a lab up, all of it: afterwards every backend is up. Root only. On failure nothing is left.
     pub fn up(options: LabOptions) -> anyhow::Result<Self> {
-        options::check_prefix(&options.prefix)?;
+        options.check()?;
         if !nix::unistd::geteuid().is_root() {
             bail!("the lab needs root: it makes network namespaces");
         }
@@ -127,18 +155,16 @@ impl Lab {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         self.write("lab.json", &serde_json::to_string_pretty(&self.options)?)?;
-        network::build(
-            &self.options.prefix,
-            &self.directory,
-            &self.options.binaries.veth_pass,
-        )?;
+        network::make_wires(&self.options)?;
+        self.start_relay()?;
+        network::configure(&self.options, &self.directory)?;
         let authority = CertificateAuthority::create(&self.directory)?;
         let site = authority.issue("site", &[SITE])?;
         for node in Node::WEB {
             let web = self.web(node);
             web.configure(self.options.nginx_workers)?;
             if !self.options.balancer {
-                web.write_static_site(&site)?;
+                web.write_static_site(&site, network::has_ipv6())?;
             }
             self.start_web(node)?;
         }
@@ -177,6 +203,21 @@ impl Lab {
     /// The lab's certificate authority.
     pub fn authority(&self) -> anyhow::Result<CertificateAuthority> {
         CertificateAuthority::open(&self.directory)
+    }
+
+    /// A node's own IPv4 address, the one that others reach it at.
+    pub fn address(&self, node: Node) -> Ipv4Addr {
+        self.options.topology.address(node)
+    }
+
+    /// A node's own IPv6 address.
+    pub fn address6(&self, node: Node) -> Ipv6Addr {
+        self.options.topology.address6(node)
+    }
+
+    /// The balancer's interfaces, which the program is attached to.
+    pub fn lb_interfaces(&self) -> &'static [&'static str] {
+        self.options.topology.lb_interfaces()
     }
 
     /// A node's network namespace.

@@ -1,4 +1,4 @@
-//! The wires and addresses: client – router – lb, and one wire from lb to each web server.
+//! Makes the network of a topology: namespaces, wires, addresses, routes, and the small programs at the ends of wires.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,115 +10,139 @@ use super::bpf_filesystem::BpfFilesystem;
 use super::command::{cannot_run, run};
 use super::namespace::Namespace;
 use super::node::Node;
+use super::{LabOptions, Mode};
 
-/// The whole network as `ip -batch` commands for each node; `{prefix}` is replaced. The wires come first.
-const WIRES: &str = "\
-link add eth0 netns {prefix}-client type veth peer name client netns {prefix}-router
-link add lb netns {prefix}-router type veth peer name uplink netns {prefix}-lb
-link add web1 netns {prefix}-lb type veth peer name eth0 netns {prefix}-web1
-link add web2 netns {prefix}-lb type veth peer name eth0 netns {prefix}-web2
-";
+/// The wire between client and router, where there is no long way between them; `{prefix}` is replaced.
+const CLIENT_WIRE: &str =
+    "link add eth0 netns {prefix}-client type veth peer name client netns {prefix}-router\n";
 
-fn addresses(node: Node) -> &'static str {
-    match node {
-        Node::Client => {
-            "address add 198.18.0.2/24 dev eth0
-             link set eth0 up
-             route add default via 198.18.0.1"
-        }
-        Node::Router => {
-            "address add 198.18.0.1/24 dev client
-             address add 198.51.100.1/24 dev lb
-             link set client up
-             link set lb up
-             route add 198.18.1.0/24 via 198.51.100.2
-             route add 198.18.2.0/24 via 198.51.100.2
-             route add 203.0.113.10/32 via 198.51.100.2"
-        }
-        Node::Lb => {
-            "address add 198.51.100.2/24 dev uplink
-             address add 198.18.1.1/24 dev web1
-             address add 198.18.2.1/24 dev web2
-             link set uplink up
-             link set web1 up
-             link set web2 up
-             route add default via 198.51.100.1"
-        }
-        Node::Web1 => {
-            "address add 198.18.1.2/24 dev eth0
-             link set eth0 up
-             route add default via 198.18.1.1"
-        }
-        Node::Web2 => {
-            "address add 198.18.2.2/24 dev eth0
-             link set eth0 up
-             route add default via 198.18.2.1"
-        }
-    }
-}
-
-/// The balancer's interfaces, which the program is attached to.
-pub const LB_INTERFACES: [&str; 3] = ["uplink", "web1", "web2"];
-
-/// The far ends of the balancer's wires.
-const FAR_ENDS: [(Node, &str); 3] = [(Node::Router, "lb"), (Node::Web1, "eth0"), (Node::Web2, "eth0")];
-
-/// The interfaces that send what a host of the lab itself has made. XDP forwards a packet as it is, and with checksum
-/// offload a veth hands on packets whose checksum nobody has filled in yet; real network cards have filled it in by then.
-/// On the balancer for another reason: what HAProxy sends there is to be compared under the same terms.
-fn without_offload(node: Node) -> &'static [&'static str] {
-    match node {
-        Node::Client | Node::Web1 | Node::Web2 => &["eth0"],
-        Node::Lb => &LB_INTERFACES,
-        Node::Router => &[],
-    }
-}
-
-/// Makes namespaces, wires, addresses and routes; none of them may exist.
-///
-/// `veth_pass` is the object that is attached to the far ends of the balancer's wires: without a program there, veth drops
-/// what XDP transmits or redirects. `directory` is the lab's own.
-pub(super) fn build(prefix: &str, directory: &Path, veth_pass: &Path) -> anyhow::Result<()> {
+/// Makes namespaces and wires; none of them may exist. With a long way between client and router, these two are left
+/// unjoined.
+pub(super) fn make_wires(options: &LabOptions) -> anyhow::Result<()> {
     for node in Node::ALL {
-        let namespace = namespace(prefix, node);
+        let namespace = namespace(&options.prefix, node);
         namespace.create()?;
-        // No IPv6 in this lab, so that no packet is sent but those that were asked for.
-        let off = [
-            ("ipv6/conf/all/disable_ipv6", "1"),
-            ("ipv6/conf/default/disable_ipv6", "1"),
-        ];
-        // A kernel without IPv6 has nothing to turn off.
-        let _ = namespace.sysctl(&off);
-        if matches!(node, Node::Router | Node::Lb) {
-            namespace.sysctl(&[
-                ("ipv4/ip_forward", "1"),
-                ("ipv4/conf/all/rp_filter", "0"),
-                ("ipv4/conf/default/rp_filter", "0"),
-            ])?;
+        namespace.sysctl(&IPV4)?;
+        if has_ipv6() {
+            namespace.sysctl(&IPV6)?;
         }
+        let forwards = matches!(node, Node::Router | Node::Lb);
+        if forwards {
+            namespace.sysctl(&IPV4_ROUTER)?;
+        }
+        if forwards && has_ipv6() {
+            namespace.sysctl(&[("ipv6/conf/all/forwarding", "1")])?;
+        }
+        if options.mode.backends_have_the_vip() {
+            namespace.sysctl(match node {
+                Node::Web1 | Node::Web2 => &QUIET_ABOUT_VIPS,
+                // What the web servers answer comes from a VIP, which the balancer has itself.
+                Node::Lb => &[("ipv4/conf/all/accept_local", "1")],
+                _ => &[],
+            })?;
+        }
+    }
+    let mut wires = options.topology.wires().to_owned();
+    if options.wan.is_none() {
+        wires += CLIENT_WIRE;
     }
     batch(
         Command::new("ip").arg("-batch").arg("-"),
-        &WIRES.replace("{prefix}", prefix),
-    )?;
+        &wires.replace("{prefix}", &options.prefix),
+    )
+}
+
+/// Gives everything its addresses and routes, and attaches the programs. `directory` is the lab's own.
+pub(super) fn configure(options: &LabOptions, directory: &Path) -> anyhow::Result<()> {
+    let topology = options.topology;
     for node in Node::ALL {
-        let namespace = namespace(prefix, node);
-        batch(namespace.command("ip")?.args(["-batch", "-"]), addresses(node))?;
-        for device in without_offload(node) {
+        let namespace = namespace(&options.prefix, node);
+        let mut lines = topology.configuration(node, options);
+        if !has_ipv6() {
+            lines = lines
+                .lines()
+                .filter(|line| !line.contains("::"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+        }
+        batch(namespace.command("ip")?.args(["-batch", "-"]), &lines)?;
+        for device in topology.without_offload(node) {
             run(namespace.command("ethtool")?.args(["-K", device, "tx", "off"]))?;
         }
     }
-    let bpf_filesystem = BpfFilesystem::mount(directory)?;
-    for (node, device) in FAR_ENDS {
-        let mut ip = namespace(prefix, node).command("ip")?;
+    attach_programs(options, directory)?;
+    let router = namespace(&options.prefix, Node::Router);
+    for port in topology.bridge_ports() {
+        run(router
+            .command("ethtool")?
+            .args(["-K", port, "tx", "off", "gro", "off"]))?;
+    }
+    Ok(())
+}
+
+fn attach_programs(options: &LabOptions, directory: &Path) -> anyhow::Result<()> {
+    let filesystem = BpfFilesystem::mount(directory)?;
+    let unpacking = match options.mode {
+        Mode::Ipip => &Node::WEB[..],
+        _ => &[],
+    };
+    let passing = options
+        .topology
+        .far_ends()
+        .iter()
+        .filter(|(node, _)| !unpacking.contains(node))
+        .map(|&end| (end, &options.binaries.veth_pass));
+    let unpacking = unpacking
+        .iter()
+        .map(|&node| ((node, "eth0"), &options.binaries.decapsulate));
+    for ((node, device), object) in passing.chain(unpacking) {
+        let mut ip = namespace(&options.prefix, node).command("ip")?;
         ip.args(["link", "set", "dev", device, "xdpdrv", "object"])
-            .arg(veth_pass)
+            .arg(object)
             .args(["section", "xdp"])
-            .env("TC_BPF_MNT", bpf_filesystem.path());
+            .env("TC_BPF_MNT", filesystem.path());
         run(&mut ip)?;
     }
     Ok(())
 }
+
+/// Whether this kernel has IPv6. Where it has not, the lab is one of IPv4 only.
+pub(super) fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// No host asks for a better way to where it sends to: answers take another way on purpose.
+const IPV4: [(&str, &str); 2] = [
+    ("ipv4/conf/all/accept_redirects", "0"),
+    ("ipv4/conf/default/accept_redirects", "0"),
+];
+
+/// Neither duplicates nor routers are looked for, so that few packets are sent but those that were asked for: what remains
+/// is resolving neighbours, and MLD when an address appears.
+const IPV6: [(&str, &str); 8] = [
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/default/dad_transmits", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/default/autoconf", "0"),
+    ("ipv6/conf/default/router_solicitations", "0"),
+    ("ipv6/conf/default/accept_redirects", "0"),
+];
+
+const IPV4_ROUTER: [(&str, &str); 5] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+];
+
+/// Having an address that is another host's to the network: nobody is told about it.
+const QUIET_ABOUT_VIPS: [(&str, &str); 2] = [
+    ("ipv4/conf/all/arp_ignore", "1"),
+    ("ipv4/conf/all/arp_announce", "2"),
+];
 
 /// The namespace of a node.
 pub(super) fn namespace(prefix: &str, node: Node) -> Namespace {

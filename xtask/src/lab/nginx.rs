@@ -72,10 +72,12 @@ impl WebServer {
     }
 
     /// Puts a plain site in the place of a handed-over one: for a lab without the balancer's daemon.
-    pub fn write_static_site(&self, files: &CertificateFiles) -> anyhow::Result<()> {
+    pub fn write_static_site(&self, files: &CertificateFiles, ipv6: bool) -> anyhow::Result<()> {
         let current = self.handed_over().join("current");
         fs::create_dir_all(&current).context("cannot make the site's directory")?;
+        let listen_ipv6 = if ipv6 { LISTEN_IPV6 } else { "" };
         let text = STATIC_SITE
+            .replace("LISTEN_IPV6", listen_ipv6)
             .replace("CERTIFICATE", &files.certificate.display().to_string())
             .replace("KEY", &files.key.display().to_string());
         fs::write(current.join("site.conf"), text).context("cannot write the site")
@@ -112,6 +114,8 @@ http {
 }
 "#;
 
+const LISTEN_IPV6: &str = "    listen [::]:80;\n    listen [::]:443 ssl;\n";
+
 const STATIC_SITE: &str = r#"# Written by `cargo xtask lab` for a lab without lbd.
 upstream application {
     server 127.0.0.1:8080;
@@ -120,7 +124,7 @@ upstream application {
 server {
     listen 80;
     listen 443 ssl;
-    server_name www.foobar.com;
+LISTEN_IPV6    server_name www.foobar.com;
     ssl_certificate CERTIFICATE;
     ssl_certificate_key KEY;
     location / {

@@ -1,24 +1,33 @@
-//! The lab's hosts and their addresses, all from the documentation and benchmarking ranges (RFC 5737, RFC 2544).
+//! The lab's hosts, and the addresses that are the same wherever they stand. All addresses of the lab are from the
+//! documentation and benchmarking ranges (RFC 5737, RFC 2544, RFC 3849).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Topology;
 
 /// The address that the client connects to.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+/// The same, IPv6.
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x10);
 /// The site's name.
 pub const SITE: &str = "www.foobar.com";
+/// Where spoofed packets may come from: the lab routes it nowhere (`198.19.0.0/16`).
+pub const NOBODY: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 0);
+/// The same, IPv6 (`2001:db8:bad::/48`).
+pub const NOBODY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0);
 
 /// One of the lab's hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum Node {
-    /// Where requests come from; 198.18.0.2.
+    /// Where requests come from.
     Client,
     /// Between the client and the balancer, so that the client is not on the balancer's own network.
     Router,
-    /// The balancer; 198.51.100.2 on `uplink`, 198.18.1.1 on `web1`, 198.18.2.1 on `web2`.
+    /// The balancer.
     Lb,
-    /// The first web server; 198.18.1.2.
+    /// The first web server.
     Web1,
-    /// The second web server; 198.18.2.2.
+    /// The second web server.
     Web2,
 }
 
@@ -39,15 +48,9 @@ impl Node {
         }
     }
 
-    /// Its own address, the one that others reach it at.
+    /// Its own address in the default topology; [`Lab::address`](super::Lab::address) knows it in any.
     pub fn address(self) -> Ipv4Addr {
-        match self {
-            Self::Client => Ipv4Addr::new(198, 18, 0, 2),
-            Self::Router => Ipv4Addr::new(198, 51, 100, 1),
-            Self::Lb => Ipv4Addr::new(198, 51, 100, 2),
-            Self::Web1 => Ipv4Addr::new(198, 18, 1, 2),
-            Self::Web2 => Ipv4Addr::new(198, 18, 2, 2),
-        }
+        Topology::Routed.address(self)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use super::node::{SITE, VIP};
-use super::{Lab, Node};
+use super::{Lab, Mode, Node};
 use crate::process::shown;
 
 /// Printed after each body: what curl knows about the transfer. `num_connects` is 1 when the request opened a connection.
@@ -57,8 +57,9 @@ impl Requests {
 impl Lab {
     /// `count` HTTPS requests from the client to the site at this address, each on a connection of its own, the
     /// certificate verified. A request has failed unless it was answered with 200 and the application's JSON, on a new
-    /// connection, by a server that saw the client's own address.
-    pub fn https_requests(&self, address: Ipv4Addr, count: u32) -> anyhow::Result<Requests> {
+    /// connection, by a server that saw the client's own address (with `full-nat`: the balancer's).
+    pub fn https_requests(&self, address: impl Into<IpAddr>, count: u32) -> anyhow::Result<Requests> {
+        let address = address.into();
         let mut curl = self.curl(address)?;
         curl.args(["--header", "Connection: close", "--write-out", REPORT]);
         curl.arg(format!("https://{SITE}/request/[1-{count}]"));
@@ -67,7 +68,7 @@ impl Lab {
             .output()
             .context("cannot run curl; is it installed?")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let requests = read_answers(&text, &Node::Client.address().to_string());
+        let requests = read_answers(&text, &self.client_seen_at(address).to_string());
         if requests.answers.len() + requests.failures.len() != count as usize {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!(
@@ -79,13 +80,27 @@ impl Lab {
         Ok(requests)
     }
 
-    /// The same to the VIP.
+    /// The address that servers see requests to this address come from.
+    pub fn client_seen_at(&self, address: IpAddr) -> IpAddr {
+        let by_the_balancer = self.options.mode == Mode::FullNat && self.options.vips.contains(&address);
+        let seen = if by_the_balancer { Node::Lb } else { Node::Client };
+        match address {
+            IpAddr::V4(_) => self.address(seen).into(),
+            IpAddr::V6(_) => self.address6(seen).into(),
+        }
+    }
+
+    /// [`https_requests`](Self::https_requests) to the VIP.
     pub fn vip_requests(&self, count: u32) -> anyhow::Result<Requests> {
         self.https_requests(VIP, count)
     }
 
     /// curl on the client, which finds the site at this address and trusts the lab's authority only; arguments follow.
-    pub fn curl(&self, address: Ipv4Addr) -> anyhow::Result<Command> {
+    pub fn curl(&self, address: impl Into<IpAddr>) -> anyhow::Result<Command> {
+        let address = match address.into() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
         let mut curl = self.command(Node::Client, "curl")?;
         curl.args([
             "--silent",
@@ -106,7 +121,8 @@ impl Lab {
     /// for in TLS (SNI), so the URL must have it. It is told the address by a script and not by a hosts file, which would
     /// need a mount namespace, which not every container or chroot can have; and the ports, which bare systems have no
     /// /etc/services to look up in.
-    pub fn wrk(&self, address: Ipv4Addr) -> anyhow::Result<Command> {
+    pub fn wrk(&self, address: impl Into<IpAddr>) -> anyhow::Result<Command> {
+        let address = address.into();
         let script = self.file(&format!("wrk-{address}.lua"));
         let text = format!(
             "local ports = {{ http = \"80\", https = \"443\" }}\n\
@@ -123,7 +139,8 @@ impl Lab {
     /// A command on the client, for which the site's name leads to this address, by an /etc/hosts that only it sees, and
     /// which trusts the lab's authority if it heeds `CURL_CA_BUNDLE` or `SSL_CERT_FILE`; arguments follow. In a chroot,
     /// where mounts cannot be kept private, the name leads nowhere.
-    pub fn client_command(&self, address: Ipv4Addr, program: &str) -> anyhow::Result<Command> {
+    pub fn client_command(&self, address: impl Into<IpAddr>, program: &str) -> anyhow::Result<Command> {
+        let address = address.into();
         let authority = self.file("ca.pem");
         let mut command = if root_is_a_mount()? {
             let hosts = self.file(&format!("hosts-{address}"));

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::command::run;
 use super::nginx::WebServer;
-use super::{Lab, Node};
+use super::{Lab, Node, transfers};
 
 /// Where an application server listens, as seen from its web server.
 pub(super) const APP: &str = "127.0.0.1:8080";
@@ -52,6 +52,9 @@ impl Lab {
         }
         let mut command = self.command(node, &self.options.binaries.xtask)?;
         command.args(["lab-app", "--name", node.name(), "--listen", APP]);
+        for address in transfers::addresses(&self.options, node) {
+            command.arg("--transfer").arg(address.to_string());
+        }
         let log = self.web(node).app_log();
         self.processes
             .start(&name, &mut command, &log, !self.options.keep)?;

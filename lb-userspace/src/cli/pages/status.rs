@@ -1,13 +1,12 @@
 //! `status` and `service show`: what an operator looks at first, at three in the morning too. What is wrong stands out,
 //! and says since when and why.
 
-use std::net::SocketAddr;
-
 use crate::api::types::{Backend, BackendState, Service, Status, word};
 use crate::cli::screen::{Colour, Screen};
 use crate::cli::table::{Field, Rows, text};
 use crate::cli::units::{bytes, clean, count, percent, seconds};
 use crate::config::WhenAllDown;
+use crate::config::shown::{endpoint, listener};
 
 /// The whole page.
 pub(in crate::cli) fn page(screen: &Screen, status: &Status) -> String {
@@ -58,18 +57,26 @@ fn interfaces(screen: &Screen, status: &Status) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
+/// How full the tables are; of the wide one only if anything is in it.
 fn table_use(screen: &Screen, status: &Status) -> String {
-    let share = percent(status.connections, status.max_connections);
-    let nearly_full = status.connections >= status.max_connections / 10 * 9;
-    let share = if nearly_full {
-        screen.paint(Colour::Bad, &share)
-    } else {
-        share
+    let used = |connections: u64, most: u64| {
+        let mut share = percent(connections, most);
+        if connections >= most / 10 * 9 {
+            share = screen.paint(Colour::Bad, &share);
+        }
+        format!("{} of {} ({share})", count(connections), count(most))
     };
+    let wide = match status.wide_connections {
+        0 => String::new(),
+        wide => format!(
+            ", {} over IPv6 or to several ports",
+            used(wide, status.max_wide_connections)
+        ),
+    };
+    let narrow = status.connections.saturating_sub(status.wide_connections);
     format!(
-        "{} of {} ({share}), {} of memory",
-        count(status.connections),
-        count(status.max_connections),
+        "{}{wide}, {} of memory",
+        used(narrow, status.max_connections),
         bytes(status.table_bytes)
     )
 }
@@ -77,12 +84,11 @@ fn table_use(screen: &Screen, status: &Status) -> String {
 /// One service with its backends.
 pub(in crate::cli) fn service(screen: &Screen, service: &Service) -> String {
     let mut page = format!(
-        "{}  {}/{}, {}, {}: {}\n",
+        "{}  {}/{}, {}: {}\n",
         clean(&service.name),
-        SocketAddr::new(service.vip, service.port),
+        listener(service.vip, &service.ports),
         word(&service.protocol),
-        word(&service.mode),
-        word(&service.scheduler),
+        kind(service),
         verdict(screen, service)
     );
     page += &format!(
@@ -118,7 +124,7 @@ pub(in crate::cli) fn service(screen: &Screen, service: &Service) -> String {
     for backend in &service.backends {
         let fields = [
             text(&backend.name),
-            text(SocketAddr::new(backend.address, backend.port).to_string()),
+            text(endpoint(backend.address, backend.port)),
             state(backend),
             Field::Count(backend.weight.into()),
             Field::Count(backend.traffic.connections),
@@ -131,19 +137,58 @@ pub(in crate::cli) fn service(screen: &Screen, service: &Service) -> String {
     page + &rows.text(2)
 }
 
+/// `nat, round-robin`, and what else is not as in most services.
+fn kind(service: &Service) -> String {
+    let mut mode = word(&service.mode);
+    if let Some(source) = service.source_address {
+        mode += &format!(" from {source}");
+    }
+    if let Some(ports) = &service.source_ports {
+        mode += &format!(" ports {}-{}", ports.start(), ports.end());
+    }
+    let mut kind = vec![mode, word(&service.scheduler)];
+    if service.stateless {
+        kind.push("stateless".to_owned());
+    }
+    if service.slow_start_seconds > 0 {
+        kind.push(format!("slow start {}", seconds(service.slow_start_seconds)));
+    }
+    if !service.answer_ping {
+        kind.push("pings left to the kernel".to_owned());
+    }
+    kind.join(", ")
+}
+
 /// How many backends take new connections, and what happens if none does.
 fn verdict(screen: &Screen, service: &Service) -> String {
     let eligible = service.backends.iter().filter(|backend| backend.eligible).count();
-    let all = service.backends.len();
+    let standing_by = service
+        .backends
+        .iter()
+        .filter(|backend| backend.backup && !backend.eligible && backend.state == BackendState::Up)
+        .count();
+    let all = service.backends.len() - standing_by;
+    let mut text = format!("{eligible} of {all} backends");
+    if standing_by > 0 {
+        text += &format!(", {standing_by} standing by");
+    }
+    let backups = service
+        .backends
+        .iter()
+        .any(|backend| backend.backup && backend.eligible);
+    if backups {
+        text += ", backups in use";
+    }
     match (eligible, service.when_all_down) {
         (0, WhenAllDown::Refuse) => screen.paint(Colour::Bad, "NO BACKEND, new connections are refused"),
+        (0, WhenAllDown::Drop) => screen.paint(Colour::Bad, "NO BACKEND, new connections are dropped"),
         (0, WhenAllDown::KeepSending) => screen.paint(Colour::Bad, "NO BACKEND"),
-        _ if eligible == all => screen.paint(Colour::Good, &format!("{eligible} of {all} backends")),
-        _ => screen.paint(Colour::Notice, &format!("{eligible} of {all} backends")),
+        _ if eligible == all && !backups => screen.paint(Colour::Good, &text),
+        _ => screen.paint(Colour::Notice, &text),
     }
 }
 
-/// The state, in the colour of how bad it is.
+/// The state, in the colour of how bad it is: `up`, `up, backup`, `up, at 30 %`.
 pub(in crate::cli) fn state(backend: &Backend) -> Field {
     let colour = match backend.state {
         BackendState::Up => Colour::Good,
@@ -152,7 +197,14 @@ pub(in crate::cli) fn state(backend: &Backend) -> Field {
             Colour::Notice
         }
     };
-    Field::Coloured(word(&backend.state), colour)
+    let mut text = word(&backend.state);
+    if backend.backup {
+        text += ", backup";
+    }
+    if let Some(percent) = backend.slow_start_percent {
+        text += &format!(", at {percent} %");
+    }
+    Field::Coloured(text, colour)
 }
 
 /// `up for 3h 2m: HTTP 200 in 3 ms`.

@@ -7,6 +7,7 @@ use crate::api::types::{Backend, Connections, Counters, Service, word};
 use crate::cli::screen::Screen;
 use crate::cli::table::{Field, Rows, text};
 use crate::cli::units::{count, seconds};
+use crate::config::shown::{endpoint, listener};
 
 /// `service list`.
 pub(in crate::cli) fn services(screen: &Screen, services: &[Service]) -> String {
@@ -33,7 +34,7 @@ pub(in crate::cli) fn services(screen: &Screen, services: &[Service]) -> String 
             text(&service.name),
             text(format!(
                 "{}/{}",
-                SocketAddr::new(service.vip, service.port),
+                listener(service.vip, &service.ports),
                 word(&service.protocol)
             )),
             text(word(&service.mode)),
@@ -72,7 +73,7 @@ pub(in crate::cli) fn backends(screen: &Screen, backends: &[Backend]) -> String 
     for backend in backends {
         rows.row([
             text(format!("{}/{}", backend.service, backend.name)),
-            text(SocketAddr::new(backend.address, backend.port).to_string()),
+            text(endpoint(backend.address, backend.port)),
             state(backend),
             Field::Count(backend.weight.into()),
             Field::Count(backend.traffic.connections),
@@ -95,14 +96,28 @@ pub(in crate::cli) fn connections(screen: &Screen, answer: &Connections) -> Stri
             total => format!("{} connections, none shown\n", count(total)),
         };
     }
-    let mut rows = Rows::new(screen, &["CLIENT", "BACKEND", "STATE", "EXPIRES IN"]);
+    let titles = ["CLIENT", "VIP", "BACKEND", "STATE", "EXPIRES IN", ">OWN PORT"];
+    let full_nat = answer
+        .connections
+        .iter()
+        .any(|connection| connection.own_port.is_some());
+    let columns = if full_nat { titles.len() } else { titles.len() - 1 };
+    let mut rows = Rows::new(screen, titles.get(..columns).unwrap_or(&titles));
     for connection in &answer.connections {
-        rows.row([
+        let vip = SocketAddr::new(connection.vip, connection.vip_port);
+        let fields = [
             text(SocketAddr::new(connection.client, connection.client_port).to_string()),
+            text(format!("{vip}/{}", word(&connection.protocol))),
             text(format!("{}/{}", connection.service, connection.backend)),
             text(&connection.state),
             text(seconds(connection.expires_seconds)),
-        ]);
+            text(
+                connection
+                    .own_port
+                    .map_or_else(String::new, |port| port.to_string()),
+            ),
+        ];
+        rows.row(fields.into_iter().take(columns));
     }
     let shown = answer.connections.len() as u64;
     let mut page = rows.text(0);

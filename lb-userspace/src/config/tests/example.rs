@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{FakeHost, certificates};
-use crate::config::{Config, ConfigError, parse};
+use crate::config::{Config, ConfigError, DEFAULT_SOURCE_PORTS, Mode, Scheduler, Timeouts, parse};
 
 /// The example that is shipped, and the same with every commented-out key put in.
 fn example() -> (String, String) {
@@ -37,6 +37,45 @@ fn the_example_loads_and_the_keys_that_it_leaves_out_are_the_defaults() {
     let config = read_example(&text).unwrap_or_else(|error| panic!("{error}"));
     let full = read_example(&full).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config, full);
+}
+
+#[test]
+fn the_services_of_other_kinds_load_as_well() {
+    let (text, _) = example();
+    let (first, others) = text.split_once("# Services of other kinds").unwrap();
+    // Prose begins with a capital; a table or a key does not.
+    let toml = |line: &&str| !line.starts_with(|first: char| first.is_ascii_uppercase());
+    let lines = others
+        .lines()
+        .skip(1)
+        .map(|line| line.trim_start_matches(['#', ' ']));
+    let others: String = lines.filter(toml).map(|line| format!("{line}\n")).collect();
+    let config = read_example(&format!("{first}{others}")).unwrap_or_else(|error| panic!("{error}"));
+    let kinds: Vec<_> = config
+        .services
+        .iter()
+        .map(|service| (service.mode, service.scheduler, service.ports.to_string()))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (Mode::Nat, Scheduler::RoundRobin, "443".to_owned()),
+            (Mode::Nat, Scheduler::Maglev, "53".to_owned()),
+            (Mode::FullNat, Scheduler::RoundRobin, "25".to_owned()),
+            (Mode::Dsr, Scheduler::SourceHash, "any".to_owned()),
+            (Mode::Ipip, Scheduler::LeastConnections, "443".to_owned()),
+        ]
+    );
+}
+
+/// What stands behind "# " is told to have its default, too, where there is one.
+#[test]
+fn defaults_of_keys_for_other_kinds_of_services() {
+    let (text, _) = example();
+    assert!(text.contains("\n# full_nat_ports = 262144\n"));
+    assert!(text.contains("\n# udp = \"5m\"\n") && Timeouts::default().udp.as_secs() == 300);
+    let ports = format!("{}-{}", DEFAULT_SOURCE_PORTS.start(), DEFAULT_SOURCE_PORTS.end());
+    assert!(text.contains(&format!("\n# source_ports = \"{ports}\"\n")));
 }
 
 #[test]

@@ -26,6 +26,9 @@ fn defaults_are_as_documented() {
             interfaces: vec!["eth0".into()],
             xdp_mode: XdpMode::Auto,
             max_connections: 1_000_000,
+            max_wide_connections: 125_000,
+            full_nat_ports: 0,
+            selection_seed: 0,
             socket: "/run/lb/lbd.sock".into(),
             state_directory: "/var/lib/lb".into(),
             metrics: None,
@@ -34,10 +37,15 @@ fn defaults_are_as_documented() {
     let service = Service {
         name: "www".into(),
         vip: [203, 0, 113, 10].into(),
-        port: NonZeroU16::new(443).unwrap(),
+        ports: Ports::One(NonZeroU16::new(443).unwrap()),
         protocol: Protocol::Tcp,
         mode: Mode::Nat,
         scheduler: Scheduler::RoundRobin,
+        stateless: false,
+        source_address: None,
+        source_ports: 10240..=26623,
+        answer_ping: true,
+        slow_start: Duration::ZERO,
         manage_vip: None,
         when_all_down: WhenAllDown::Refuse,
         on_down: OnDown::Keep,
@@ -45,6 +53,7 @@ fn defaults_are_as_documented() {
             half_open: 30 * SECOND,
             established: 7440 * SECOND,
             closing: 120 * SECOND,
+            udp: 300 * SECOND,
         },
         health: Some(HealthCheck {
             probe: Probe::Tcp,
@@ -66,7 +75,10 @@ fn defaults_are_as_documented() {
 fn defaults_of_a_site_and_its_server() {
     let config = good(&[]);
     let backend = config.services[0].backends[0].clone();
-    assert_eq!((backend.port.get(), backend.weight), (443, 1));
+    assert_eq!(
+        (backend.port, backend.weight, backend.backup),
+        (NonZeroU16::new(443), 1, false)
+    );
     let site = config.site.unwrap();
     assert_eq!(
         (site.http_port, site.https_port.get()),
@@ -143,8 +155,8 @@ fn what_is_given_is_what_comes_out() {
         }
     );
     assert_eq!(
-        (service.backends[0].port.get(), service.backends[0].weight),
-        (8080, 0)
+        (service.backends[0].port, service.backends[0].weight),
+        (NonZeroU16::new(8080), 0)
     );
     let site = config.site.unwrap();
     assert_eq!((site.http_port, site.hsts), (None, Some(365 * 86_400 * SECOND)));

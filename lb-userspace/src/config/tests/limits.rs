@@ -22,16 +22,34 @@ fn services(number: usize, backends: usize) -> String {
 }
 
 #[test]
-fn weights_that_no_table_holds() {
-    let all_alike = services(1, 600).replace("\naddress", "\nweight = 256\naddress");
-    assert!(read(&all_alike).is_ok(), "a common divisor makes them small");
+fn the_greatest_weights_of_the_most_backends_fit() {
+    let all_alike = services(1, 4096).replace("\naddress", "\nweight = 256\naddress");
+    let no_common_divisor = all_alike.replacen("weight = 256", "weight = 255", 1);
+    assert!(read(&no_common_divisor).is_ok());
+}
+
+#[test]
+fn more_slots_than_the_tables_hold() {
+    let mut text = services(600, 1).replace("\nvip", "\nslow_start = \"30s\"\nvip");
+    for service in 1..=6 {
+        text += &format!(
+            "[[service]]\nname = \"m{service}\"\nvip = \"203.0.113.11\"\nport = {service}\nscheduler = \"maglev\"\n"
+        );
+        for backend in 0..512 {
+            let (high, low) = (backend / 256, backend % 256);
+            text +=
+                &format!("[[service.backend]]\nname = \"b{backend}\"\naddress = \"198.19.{high}.{low}\"\n");
+        }
+    }
     assert_eq!(
-        read(&all_alike.replacen("weight = 256", "weight = 255", 1)).unwrap_err(),
+        read(&text).unwrap_err(),
         [
-            "lb.toml:1: all services: the backends' weights need 153599 slots together, and 131072 are allowed: use smaller \
-          weights, or ones with a common divisor"
+            "lb.toml:1: all services: the backends' weights, the tables of maglev and source-hash, and the steps of slow \
+             starts need 2172852 slots together, and 2097152 are allowed: use smaller weights, or leave slow_start out of \
+             some services"
         ]
     );
+    assert!(read(&text.replace("slow_start = \"30s\"\n", "")).is_ok());
 }
 
 #[test]
@@ -54,8 +72,8 @@ fn as_many_as_are_allowed_and_not_one_more() {
     assert_eq!(
         read(&nine).unwrap_err(),
         [
-            "lb.toml:73: service \"s8\" backend \"b0\" address = \"198.18.0.0\": 198.18.0.0 port 1 is a backend of more than \
-          8 services; give the server another address or port for some of them"
+            "lb.toml:73: service \"s8\" backend \"b0\" address = \"198.18.0.0\": 198.18.0.0 port 1 is a backend of 8 \
+          services already, as many as may; give the server another address or port for some of them"
         ]
     );
 }
@@ -66,10 +84,12 @@ fn a_backend_at_run_time_is_admitted_as_one_in_the_file() {
     let new = |name: &str, address: [u8; 4], weight| Backend {
         name: name.into(),
         address: address.into(),
-        port: NonZeroU16::new(443).unwrap(),
+        port: None,
         weight,
+        backup: false,
     };
-    assert_eq!(config.admits("www", &new("web3", [198, 18, 1, 4], 256)), Ok(()));
+    let admitted = config.admits("www", &new("web3", [198, 18, 1, 4], 256)).unwrap();
+    assert_eq!(admitted.port, NonZeroU16::new(443), "the service's, by default");
     for (service, backend, told) in [
         (
             "ww",
@@ -120,6 +140,6 @@ fn a_backend_at_run_time_is_admitted_as_one_in_the_file() {
     assert!(
         full.admits("s8", &shared)
             .unwrap_err()
-            .ends_with("8 services have this address and port, as many as may")
+            .contains("198.18.0.0 port 1 is a backend of 8 services already, as many as may")
     );
 }

@@ -4,15 +4,20 @@ mod arbitrary;
 mod certificates;
 mod daemon;
 mod example;
+mod families;
+mod forwarding;
 mod good;
 mod health;
 mod limits;
+mod ports;
 mod service;
 mod shape;
+mod sharing;
 mod site;
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Config, Host, parse};
@@ -56,6 +61,7 @@ name = "web1"
 /// A machine with interfaces and files as told.
 pub(super) struct FakeHost {
     pub(super) interfaces: Vec<String>,
+    pub(super) addresses: Vec<(IpAddr, u32)>,
     pub(super) files: HashMap<PathBuf, Vec<u8>>,
 }
 
@@ -63,6 +69,12 @@ impl FakeHost {
     pub(super) fn new() -> Self {
         Self {
             interfaces: vec!["lo".into(), "eth0".into(), "eth1".into()],
+            // The host's own, and one that lbd has put there.
+            addresses: vec![
+                ([198, 51, 100, 5].into(), 24),
+                ("2001:db8:5::5".parse().unwrap(), 64),
+                ([203, 0, 113, 77].into(), 32),
+            ],
             files: certificates::files(),
         }
     }
@@ -71,6 +83,10 @@ impl FakeHost {
 impl Host for FakeHost {
     fn interfaces(&self) -> io::Result<Vec<String>> {
         Ok(self.interfaces.clone())
+    }
+
+    fn addresses(&self) -> io::Result<Vec<(IpAddr, u32)>> {
+        Ok(self.addresses.clone())
     }
 
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {

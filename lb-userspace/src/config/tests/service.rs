@@ -19,14 +19,14 @@ fn refused() {
             purpose: "port not given",
             edits: &[("port = 443", "")],
             told: &[
-                r#"lb.toml:5: service "www" port is missing: write the port that clients connect to, 1 to 65535"#,
+                r#"lb.toml:5: service "www" port is missing: write the port that clients connect to, 1 to 65535, or ports = "8000-8999" or "any""#,
             ],
         },
         Case {
             purpose: "VIP not given",
             edits: &[(r#"vip = "203.0.113.10""#, "")],
             told: &[
-                r#"lb.toml:5: service "www" vip is missing: write the address that clients connect to, such as "203.0.113.10""#,
+                r#"lb.toml:5: service "www" vip is missing: write the address that clients connect to, such as "203.0.113.10" or "2001:db8::10""#,
             ],
         },
         Case {
@@ -92,13 +92,6 @@ port = 443"#,
             ],
         },
         Case {
-            purpose: "IPv6 VIP",
-            edits: &[(r#"vip = "203.0.113.10""#, r#"vip = "2001:db8::10""#)],
-            told: &[
-                r#"lb.toml:7: service "www" vip = "2001:db8::10": IPv6 VIPs are not supported by this release; use an IPv4 address"#,
-            ],
-        },
-        Case {
             purpose: "unspecified VIP",
             edits: &[(r#"vip = "203.0.113.10""#, r#"vip = "0.0.0.0""#)],
             told: &[
@@ -137,35 +130,34 @@ port = 443"#,
             purpose: "VIP with a prefix length",
             edits: &[(r#"vip = "203.0.113.10""#, r#"vip = "203.0.113.10/32""#)],
             told: &[
-                r#"lb.toml:7: service "www" vip = "203.0.113.10/32": not an IP address; write one such as "198.18.1.2", without port, prefix length or host name"#,
+                r#"lb.toml:7: service "www" vip = "203.0.113.10/32": not an IP address; write one such as "198.18.1.2" or "2001:db8::2", without port, brackets, prefix length or host name"#,
             ],
         },
         Case {
             purpose: "VIP by host name",
             edits: &[(r#"vip = "203.0.113.10""#, r#"vip = "www.foobar.com""#)],
             told: &[
-                r#"lb.toml:7: service "www" vip = "www.foobar.com": not an IP address; write one such as "198.18.1.2", without port, prefix length or host name"#,
+                r#"lb.toml:7: service "www" vip = "www.foobar.com": not an IP address; write one such as "198.18.1.2" or "2001:db8::2", without port, brackets, prefix length or host name"#,
             ],
         },
         Case {
-            purpose: "protocol that this release does not have",
-            edits: &[("# service", r#"protocol = "udp""#)],
-            told: &[r#"lb.toml:9: service "www" protocol = "udp": allowed: "tcp""#],
+            purpose: "protocol that there is not",
+            edits: &[("# service", r#"protocol = "sctp""#)],
+            told: &[r#"lb.toml:9: service "www" protocol = "sctp": allowed: "tcp", "udp""#],
         },
         Case {
-            purpose: "mode that this release does not have",
-            edits: &[("# service", r#"mode = "dsr""#)],
-            told: &[r#"lb.toml:9: service "www" mode = "dsr": allowed: "nat""#],
-        },
-        Case {
-            purpose: "scheduler that this release does not have",
-            edits: &[("# service", r#"scheduler = "maglev""#)],
-            told: &[r#"lb.toml:9: service "www" scheduler = "maglev": allowed: "round-robin""#],
+            purpose: "mode mistyped",
+            edits: &[("# service", r#"mode = "fullnat""#)],
+            told: &[
+                r#"lb.toml:9: service "www" mode = "fullnat": allowed: "nat", "full-nat", "dsr", "ipip""#,
+            ],
         },
         Case {
             purpose: "scheduler mistyped",
             edits: &[("# service", r#"scheduler = "roundrobin""#)],
-            told: &[r#"lb.toml:9: service "www" scheduler = "roundrobin": allowed: "round-robin""#],
+            told: &[
+                r#"lb.toml:9: service "www" scheduler = "roundrobin": allowed: "round-robin", "least-connections", "maglev", "source-hash", "random""#,
+            ],
         },
         Case {
             purpose: "policies mistyped",
@@ -175,7 +167,7 @@ port = 443"#,
 on_down = "rest""#,
             )],
             told: &[
-                r#"lb.toml:9: service "www" when_all_down = "reject": allowed: "refuse", "keep-sending""#,
+                r#"lb.toml:9: service "www" when_all_down = "reject": allowed: "refuse", "drop", "keep-sending""#,
                 r#"lb.toml:10: service "www" on_down = "rest": allowed: "keep", "reset""#,
             ],
         },
@@ -219,7 +211,7 @@ manage_vip = "eth1""#,
             purpose: "backend by host name",
             edits: &[(r#"address = "198.18.1.2""#, r#"address = "web1""#)],
             told: &[
-                r#"lb.toml:16: service "www" backend "web1" address = "web1": not an IP address; write one such as "198.18.1.2", without port, prefix length or host name"#,
+                r#"lb.toml:16: service "www" backend "web1" address = "web1": not an IP address; write one such as "198.18.1.2" or "2001:db8::2", without port, brackets, prefix length or host name"#,
             ],
         },
         Case {
@@ -329,6 +321,87 @@ port = 443"#,
             purpose: "negative weight",
             edits: &[("# backend", "weight = -1")],
             told: &[r#"lb.toml:17: service "www" backend "web1" weight = -1: a weight is 0 to 256"#],
+        },
+        Case {
+            purpose: "slow start too long, and not in whole seconds",
+            edits: &[
+                ("# service", r#"slow_start = "61m""#),
+                (
+                    "# end",
+                    r#"[[service]]
+name = "other"
+vip = "203.0.113.11"
+port = 443
+slow_start = "1500ms""#,
+                ),
+            ],
+            told: &[
+                r#"lb.toml:9: service "www" slow_start = "61m": slow_start is 0s to 1h"#,
+                r#"lb.toml:37: service "other" slow_start = "1500ms": slow_start is told in whole seconds"#,
+            ],
+        },
+        Case {
+            purpose: "slow start where shares are places of a hash",
+            edits: &[(
+                "# service",
+                r#"scheduler = "maglev"
+slow_start = "30s""#,
+            )],
+            told: &[
+                r#"lb.toml:10: service "www" slow_start = "30s": with scheduler maglev each step of a growing share would move clients from one backend to another; take it out, or use round-robin, least-connections or random"#,
+            ],
+        },
+        Case {
+            purpose: "services of one VIP that disagree about pings",
+            edits: &[
+                ("# service", "answer_ping = false"),
+                (
+                    "# end",
+                    r#"[[service]]
+name = "plain"
+vip = "203.0.113.10"
+port = 80
+answer_ping = true"#,
+                ),
+            ],
+            told: &[
+                r#"lb.toml:37: service "plain" answer_ping = true: service "www" has the same VIP 203.0.113.10 with answer_ping = false; say the same"#,
+            ],
+        },
+        Case {
+            purpose: "timeouts of the other protocol",
+            edits: &[
+                ("# service", r#"timeouts = { half_open = "5s", udp = "5m" }"#),
+                (
+                    "# end",
+                    r#"[[service]]
+name = "dns"
+vip = "203.0.113.10"
+port = 53
+protocol = "udp"
+timeouts = { half_open = "5s", established = "1h", closing = "10s", udp = "25h" }"#,
+                ),
+            ],
+            told: &[
+                r#"lb.toml:9: service "www" timeouts udp = "5m": only for protocol udp, but the protocol is tcp; take it out"#,
+                r#"lb.toml:38: service "dns" timeouts established = "1h": only for protocol tcp, but the protocol is udp; take it out"#,
+                r#"lb.toml:38: service "dns" timeouts closing = "10s": only for protocol tcp, but the protocol is udp; take it out"#,
+                r#"lb.toml:38: service "dns" timeouts udp = "25h": a timeout is 5s to 24h"#,
+            ],
+        },
+        Case {
+            purpose: "nothing but backups",
+            edits: &[
+                ("# backend", "backup = true"),
+                (
+                    r#"address = "198.18.1.3""#,
+                    r#"address = "198.18.1.3"
+backup = true"#,
+                ),
+            ],
+            told: &[
+                r#"lb.toml:17: service "www" backend backup = true: all backends of the service are backups, so that there is none to stand in for; take backup out of one"#,
+            ],
         },
     ]);
 }

@@ -8,9 +8,14 @@ use crate::config::section::{Check, Section};
 use crate::config::written::{self, Table};
 use crate::config::{Daemon, XdpMode, limits, rules};
 
+/// `full_nat_ports`, if they are needed.
+const DEFAULT_FULL_NAT_PORTS: u32 = 262_144;
+
+/// `full_nat`: whether there is a service that needs ports of the balancer's own.
 pub(super) fn daemon(
     check: &mut Check<'_>,
     given: Option<&Spanned<Table<written::Daemon>>>,
+    full_nat: bool,
 ) -> Option<Daemon> {
     let Some(given) = given else {
         let what = "write a table headed [daemon] with the interfaces to attach to";
@@ -30,16 +35,17 @@ pub(super) fn daemon(
     let metrics = section.text("metrics", &given.metrics, rules::endpoint);
     let socket = socket(section, given);
     let state_directory = section.path("state_directory", &given.state_directory);
+    let mut entries = |key: &str, given| section.number::<u32>(key, given, limits::MAX_CONNECTIONS, key);
+    let max_connections = entries("max_connections", &given.max_connections).unwrap_or(1_000_000);
+    let max_wide_connections = entries("max_wide_connections", &given.max_wide_connections);
+    let full_nat_ports = entries("full_nat_ports", &given.full_nat_ports);
+    let seed = section.number("selection_seed", &given.selection_seed, limits::SEED, "a seed");
     Some(Daemon {
         xdp_mode: section.word("xdp_mode", &given.xdp_mode).unwrap_or(XdpMode::Auto),
-        max_connections: section
-            .number(
-                "max_connections",
-                &given.max_connections,
-                limits::MAX_CONNECTIONS,
-                "max_connections",
-            )
-            .unwrap_or(1_000_000),
+        max_connections,
+        max_wide_connections: max_wide_connections.unwrap_or((max_connections / 8).max(1024)),
+        full_nat_ports: full_nat_ports.unwrap_or(if full_nat { DEFAULT_FULL_NAT_PORTS } else { 0 }),
+        selection_seed: seed.unwrap_or(0),
         socket: socket.unwrap_or_else(|| "/run/lb/lbd.sock".into()),
         state_directory: state_directory.unwrap_or_else(|| "/var/lib/lb".into()),
         metrics,

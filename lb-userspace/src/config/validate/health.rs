@@ -19,11 +19,16 @@ pub(in crate::config) enum Kind {
     None,
 }
 
-/// How the backends are probed; nothing given: the default, TCP.
+/// How the backends are probed; nothing given: the default, TCP. `without_port`: why they have no port of their own that
+/// could be probed, if so; then nothing given is no probes.
 pub(super) fn health(
     service: &mut Section<'_, '_>,
     given: Option<&Spanned<Table<written::Health>>>,
+    without_port: Option<&str>,
 ) -> Option<HealthCheck> {
+    if given.is_none() && without_port.is_some() {
+        return None;
+    }
     let absent = Table::default();
     let at = given.map_or(0..0, Spanned::span);
     let given = given.map_or(&absent, Spanned::get_ref);
@@ -47,6 +52,12 @@ pub(super) fn health(
         .unwrap_or(2);
     let fall = section.number("fall", &given.fall, in_a_row, "fall").unwrap_or(3);
     let port = section.port("port", &given.port);
+    if let Some(why) = without_port {
+        let what = format!(
+            "{why}; write a TCP port that tells whether a backend is well, or type = \"none\" for no probes"
+        );
+        section.need("port", &given.port, &what);
+    }
     Some(HealthCheck {
         probe: probe?,
         interval,

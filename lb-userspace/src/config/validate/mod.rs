@@ -1,10 +1,12 @@
 //! From `Written` to `Config`: every value is checked, everything that is wrong is noted, and only a file without
 //! fault becomes a configuration.
 
-mod backend;
+pub(super) mod backend;
 mod certificate;
 mod daemon;
+mod forwarding;
 pub(super) mod health;
+mod ports;
 mod service;
 mod site;
 mod site_server;
@@ -16,8 +18,9 @@ use std::path::Path;
 use toml::Spanned;
 
 use super::error::ConfigError;
-use super::host::Host;
+use super::host::{Host, plain};
 use super::section::{Check, title};
+use super::sharing::Use;
 use super::written::{self, Table, Written};
 use super::{Config, Protocol, limits, shape};
 
@@ -32,8 +35,12 @@ struct Across {
     vips: HashSet<IpAddr>,
     /// The interface that a VIP is managed on, and the service that says so.
     managed_on: HashMap<IpAddr, (String, String)>,
-    /// How many services a backend endpoint is in.
-    shared_by: HashMap<(IpAddr, u16, Protocol), usize>,
+    /// Whether a VIP answers pings, and the service that says so.
+    answers_ping: HashMap<IpAddr, (bool, String)>,
+    /// The addresses of this machine, each with the length of its prefix.
+    own_addresses: Vec<(IpAddr, u32)>,
+    /// How servers are used, by address.
+    uses: HashMap<IpAddr, Vec<Use>>,
     /// How many backends there are in all services.
     total_backends: usize,
     /// Names and addresses of all backends; an address that is wrong counts as none.
@@ -45,8 +52,10 @@ pub(super) fn validate(text: &str, file: &Path, host: &dyn Host) -> Result<Confi
     let (written, findings) = shape::read(text);
     let mut check = Check::new(text, file, host, findings);
     let config = written.and_then(|written| config(&mut check, &written, file));
-    if let Some(Err(problem)) = config.as_ref().map(Config::weights_fit) {
-        check.section("all services".to_owned(), 0..0).refuse(problem);
+    for fits in [Config::weights_fit, Config::full_nat_ports_fit] {
+        if let Some(Err(problem)) = config.as_ref().map(fits) {
+            check.section("all services".to_owned(), 0..0).refuse(problem);
+        }
     }
     check.finish(file)?;
     // Every check that returns nothing has said why, so that `finish` has refused.
@@ -54,10 +63,11 @@ pub(super) fn validate(text: &str, file: &Path, host: &dyn Host) -> Result<Confi
 }
 
 fn config(check: &mut Check<'_>, written: &Written, file: &Path) -> Option<Config> {
-    let daemon = daemon::daemon(check, written.daemon.as_ref());
     let listed = written.service.as_deref().unwrap_or_default();
+    let daemon = daemon::daemon(check, written.daemon.as_ref(), listed.iter().any(is_full_nat));
     let mut across = Across {
         vips: vips(listed),
+        own_addresses: own_addresses(check),
         ..Across::default()
     };
 
@@ -82,6 +92,10 @@ fn config(check: &mut Check<'_>, written: &Written, file: &Path) -> Option<Confi
         }
         services.push(service::service(&mut section, service.get_ref(), &mut across));
     }
+    for service in services.iter_mut().flatten() {
+        let answers = across.answers_ping.get(&service.vip);
+        service.answer_ping = answers.is_none_or(|(answers, _)| *answers);
+    }
     let site = written.site.as_ref().map(|written| {
         let mut section = check.section("site".to_owned(), written.span());
         site::site(&mut section, written.get_ref(), &across)
@@ -103,4 +117,24 @@ fn vips(services: &[Spanned<Table<written::Service>>]) -> HashSet<IpAddr> {
     let vip =
         |service: &Spanned<Table<written::Service>>| service.get_ref().vip.as_ref()?.get_ref().parse().ok();
     services.iter().filter_map(vip).collect()
+}
+
+fn is_full_nat(service: &Spanned<Table<written::Service>>) -> bool {
+    service
+        .get_ref()
+        .mode
+        .as_ref()
+        .is_some_and(|mode| mode.get_ref() == "full-nat")
+}
+
+/// The addresses of this machine.
+fn own_addresses(check: &mut Check<'_>) -> Vec<(IpAddr, u32)> {
+    check.host.addresses().unwrap_or_else(|error| {
+        let what = format!(
+            "the addresses of this machine cannot be listed: {}",
+            plain(&error)
+        );
+        check.section("all services".to_owned(), 0..0).refuse(what);
+        Vec::new()
+    })
 }

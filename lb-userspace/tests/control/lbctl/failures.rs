@@ -55,7 +55,11 @@ async fn usage() {
         ("", "Usage"),
         ("explode", "unrecognized subcommand"),
         ("backend add web3 198.18.1.4:443", "expected SERVICE/NAME"),
-        ("backend add www/web3 198.18.1.4", "expected ADDRESS:PORT"),
+        ("backend add www/web3 web3", "expected ADDRESS or ADDRESS:PORT"),
+        (
+            "backend add www/web3 2001:db8::4:443",
+            "in brackets: [2001:db8::4:443]",
+        ),
         ("backend add www/web3 198.18.1.4:443 --weight 257", "0 to 256"),
         ("backend weight web1", "--reset"),
         ("backend weight web1 3 --reset", "cannot be used with"),

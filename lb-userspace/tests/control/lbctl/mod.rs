@@ -7,10 +7,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
+use lb::api::types::BackendState;
+use lb::config::WhenAllDown;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::fake::{Running, status};
+use crate::fake::{Running, dns, mail, status};
 
 /// How a process ended.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl Running {
 const STATUS: &str = "\
 lbd 0.1.0, process 4242, up 3d 4h, configuration /etc/lb/lb.toml
 interfaces   eth0 native, eth1 generic
-connections  12,345 of 1,000,000 (1.2 %), 24.0 MiB of memory
+connections  12,000 of 1,000,000 (1.2 %), 345 of 125,000 (0.3 %) over IPv6 or to several ports, 24.0 MiB of memory
 
 www  203.0.113.10:443/tcp, nat, round-robin: 1 of 2 backends
   6 connections, 2,469,134 opened, 0 B in, 0 B out
@@ -93,6 +95,59 @@ async fn status_page() {
         running.json("status").await,
         expected,
         "--json is the API's type as it is"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_as_in_most_services() {
+    let running = Running::start();
+    running.fake.state().status.services = vec![mail(), dns()];
+    running.fake.state().status.wide_connections = 0;
+    let expected = "\
+mail  [2001:db8::25]:25/tcp, full-nat from 2001:db8:1::1 ports 1024-9999, least-connections, slow start 1m 0s: 1 of 1 \
+backends, 1 standing by
+  6 connections, 2,469,134 opened, 0 B in, 0 B out
+  BACKEND  ADDRESS               STATE        WEIGHT  CONNECTIONS     OPENED  HEALTH
+  mx1      [2001:db8:1::2]:2525  up, at 30 %       1            3  1,234,567  up for 3h 4m: HTTP 200 in 3 ms
+  mx2      [2001:db8:1::3]:2525  up, backup        1            3  1,234,567  up for 3h 3m: HTTP 200 in 3 ms
+
+dns  203.0.113.53:5300-5399/udp, nat, maglev, stateless, pings left to the kernel: 1 of 1 backends
+  6 connections, 2,469,134 opened, 0 B in, 0 B out
+  BACKEND  ADDRESS     STATE  WEIGHT  CONNECTIONS     OPENED  HEALTH
+  ns1      198.18.1.5  up          1            3  1,234,567  up for 3h 4m: HTTP 200 in 3 ms
+";
+    let page = running.page("status").await;
+    assert!(page.contains(expected), "{page}");
+    assert!(
+        page.contains("\nconnections  12,345 of 1,000,000 (1.2 %), 24.0 MiB"),
+        "{page}"
+    );
+    let list = running.page("backend list").await;
+    assert!(
+        list.contains("\nmail/mx2  [2001:db8:1::3]:2525  up, backup ")
+            && list.contains("\ndns/ns1   198.18.1.5 "),
+        "{list}"
+    );
+    let json = running.json("service list").await;
+    assert_eq!(json[0]["ports"], 25);
+    assert_eq!(json[0]["source_ports"]["end"], 9999);
+    assert_eq!(json[1]["ports"]["start"], 5300);
+    assert_eq!(json[1]["backends"][0]["port"], Value::Null);
+
+    // The first has failed, and the backup is in use.
+    let [mut failed, mut dropping] = [mail(), dns()];
+    failed.backends[0].state = BackendState::Down;
+    failed.backends[0].eligible = false;
+    failed.backends[1].eligible = true;
+    dropping.backends[0].eligible = false;
+    dropping.when_all_down = WhenAllDown::Drop;
+    running.fake.state().status.services = vec![failed, dropping];
+    let page = running.page("service show mail").await;
+    assert!(page.contains(": 1 of 2 backends, backups in use\n"), "{page}");
+    let page = running.page("service show dns").await;
+    assert!(
+        page.contains(": NO BACKEND, new connections are dropped\n"),
+        "{page}"
     );
 }
 
@@ -201,7 +256,12 @@ async fn backend_changes() {
     assert_eq!(added, "www/web3: added, weight 2\n");
     assert_eq!(
         running.last_call(),
-        r#"{"service":"www","backend":{"name":"web3","address":"2001:db8::4","port":443,"weight":2}}"#
+        r#"{"service":"www","backend":{"name":"web3","address":"2001:db8::4","port":443,"weight":2,"backup":false}}"#
+    );
+    running.page("backend add www/web4 198.18.1.5 --backup").await;
+    assert_eq!(
+        running.last_call(),
+        r#"{"service":"www","backend":{"name":"web4","address":"198.18.1.5","port":null,"weight":1,"backup":true}}"#
     );
 }
 
@@ -270,18 +330,27 @@ async fn drain_notices_that_somebody_undid_it() {
 #[tokio::test]
 async fn connections_and_counters() {
     let running = Running::start();
-    let list = running
-        .page("connection list --backend web1 --client 2001:db8::7 --limit 1")
-        .await;
-    let expected = "\
-CLIENT               BACKEND   STATE        EXPIRES IN
-[2001:db8::7]:40000  www/web1  established  2h 4m
+    for client in ["2001:db8::7", "[2001:db8:0::7]"] {
+        let list = running
+            .page(&format!(
+                "connection list --backend web1 --client {client} --limit 1"
+            ))
+            .await;
+        let expected = "\
+CLIENT               VIP                     BACKEND   STATE        EXPIRES IN
+[2001:db8::7]:40000  [2001:db8::10]:443/tcp  www/web1  established  2h 4m
 1 of 12,345; --limit shows more
 ";
-    assert_eq!(list, expected);
-    assert_eq!(
-        running.last_call(),
-        r#"connections {"service":null,"backend":"web1","client":"2001:db8::7","state":null,"limit":1}"#
+        assert_eq!(list, expected);
+        assert_eq!(
+            running.last_call(),
+            r#"connections {"service":null,"backend":"web1","client":"2001:db8::7","state":null,"limit":1}"#
+        );
+    }
+    let full_nat = running.page("connection list --service mail").await;
+    assert!(
+        full_nat.contains("EXPIRES IN  OWN PORT\n") && full_nat.contains(" 10240\n"),
+        "{full_nat}"
     );
     assert_eq!(
         running.json("connection list").await["connections"][0]["client_port"],

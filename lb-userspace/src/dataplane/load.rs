@@ -1,0 +1,153 @@
+//! Loading the object: sizes of maps, constants, and all programs.
+
+use std::io::Read as _;
+
+use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader};
+use lb_common::abi::Stage;
+use lb_common::connection_table::buckets_for;
+use lb_common::hash::Seed;
+
+use super::memory::MappedArray;
+use super::{Clock, DataplaneError, Object};
+
+/// The program that balances.
+pub const PROGRAM: &str = "lb";
+/// The program that tells the time.
+pub(super) const CLOCK: &str = "lb_clock";
+
+/// What the program is loaded with; none of it can change while it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// IPv4 connections to services of one port that the table is made for.
+    pub max_connections: u32,
+    /// All other connections that the wide table is made for.
+    pub max_wide_connections: u32,
+    /// Own ports of all `full-nat` backends together; 0: there are none.
+    pub full_nat_ports: u32,
+    /// Whether answers go back where the client's last packet came from.
+    pub learn_return_hops: bool,
+    /// Seed of the choice of backends by hashing; the same on every balancer of a fleet.
+    pub selection_seed: u64,
+}
+
+/// Loads the object with all of its programs, attached to nothing.
+pub(super) fn load(object: &Object, options: LoadOptions, clock: Clock) -> Result<Ebpf, DataplaneError> {
+    let buckets = buckets_for(options.max_connections).max(2);
+    let wide_buckets = buckets_for(options.max_wide_connections).max(2);
+    let (table_seed, selection_seed) = (
+        SeedBytes::from(random_seed()?),
+        SeedBytes::from(options.selection_seed),
+    );
+    let (shift, learn) = (clock.shift(), u8::from(options.learn_return_hops));
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries("CONNECTIONS", buckets)
+        .map_max_entries("WIDE_CONNECTIONS", wide_buckets)
+        .map_max_entries("PORTS", options.full_nat_ports.max(1))
+        .override_global("CONNECTION_BUCKETS", &buckets, true)
+        .override_global("WIDE_BUCKETS", &wide_buckets, true)
+        .override_global("TABLE_SEED", &table_seed.0[..], true)
+        .override_global("SELECTION_SEED", &selection_seed.0[..], true)
+        .override_global("TICK_SHIFT", &shift, true)
+        .override_global("LEARN_RETURN_HOPS", &learn, true);
+    let mut ebpf = loader
+        .load(object.bytes())
+        .map_err(|error| DataplaneError::Load(Box::new(error)))?;
+    let stages = Stage::ALL.iter().map(|stage| stage.program());
+    for program in [PROGRAM, CLOCK].into_iter().chain(stages) {
+        load_program(&mut ebpf, program)?;
+    }
+    Ok(ebpf)
+}
+
+/// Puts the other programs where the attached one finds them. The kernel empties the array when the last handle on it is
+/// closed: it must be kept.
+pub(super) fn stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, DataplaneError> {
+    const MAP: &str = "PROGRAMS";
+    let refused = |reason: String| DataplaneError::Map { map: MAP, reason };
+    let map = ebpf.take_map(MAP).ok_or(DataplaneError::Missing(MAP))?;
+    let mut programs = ProgramArray::try_from(map).map_err(|error| refused(error.to_string()))?;
+    for stage in Stage::ALL.iter().copied() {
+        let program = program(ebpf, stage.program())?;
+        let descriptor = program.fd().map_err(|error| refused(error.to_string()))?;
+        programs
+            .set(stage as u32, descriptor, 0)
+            .map_err(|error| refused(format!("cannot take {}: {error}", stage.program())))?;
+    }
+    Ok(programs)
+}
+
+/// A seed as the program's globals have it.
+struct SeedBytes([u8; size_of::<Seed>()]);
+
+impl From<u64> for SeedBytes {
+    fn from(seed: u64) -> Self {
+        // SAFETY: three words without padding.
+        Self(unsafe { std::mem::transmute::<Seed, [u8; size_of::<Seed>()]>(Seed::new(seed)) })
+    }
+}
+
+fn random_seed() -> Result<u64, DataplaneError> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| DataplaneError::Map {
+            map: "CONNECTIONS",
+            reason: format!("no random secret: {error}"),
+        })?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The clock program alone, to learn the tick's length, which the balancing program must know when it is loaded.
+pub(super) fn measure_clock(object: &Object) -> Result<Clock, DataplaneError> {
+    let mut ebpf = EbpfLoader::new()
+        .load(object.bytes())
+        .map_err(|error| DataplaneError::Load(Box::new(error)))?;
+    load_program(&mut ebpf, CLOCK)?;
+    Clock::measure(program(&ebpf, CLOCK)?)
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DataplaneError> {
+    program_mut(ebpf, name)?
+        .load()
+        .map_err(|source| DataplaneError::Program {
+            program: name,
+            source: Box::new(source),
+        })
+}
+
+pub(super) fn program<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, DataplaneError> {
+    ebpf.program(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DataplaneError::Missing(name))
+}
+
+pub(super) fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataplaneError> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DataplaneError::Missing(name))
+}
+
+pub(super) fn array<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, DataplaneError> {
+    match ebpf.map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(DataplaneError::Missing(name)),
+    }
+}
+
+pub(super) fn mapped<T>(ebpf: &Ebpf, name: &'static str) -> Result<MappedArray<T>, DataplaneError> {
+    MappedArray::new(name, array(ebpf, name)?)
+}
+
+pub(super) fn per_cpu<T: aya::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<PerCpuArray<MapData, T>, DataplaneError> {
+    let map = ebpf.take_map(name).ok_or(DataplaneError::Missing(name))?;
+    PerCpuArray::try_from(map).map_err(|error| DataplaneError::Map {
+        map: name,
+        reason: error.to_string(),
+    })
+}
