@@ -228,13 +228,18 @@ fn time(repeater: &mut Repeater, world: &World, path: &Path, outcome: Outcome) -
         let found = outcomes.iter().find(|(other, _)| *other == outcome);
         Ok(found.map_or(0, |(_, count)| *count))
     };
+    if matches!(path.table, Table::New) {
+        // In a table that is full of the last round's half-open entries a new connection would find no room.
+        let long_after = world.dataplane.now()?.after(20_000);
+        world.dataplane.connections().sweep(long_after);
+    }
     let before = count()?;
     repeater.prepare(world.dataplane.program()?.fd()?, |_| Ok(path.plan))?;
     let took = repeater.run(REPEAT)?;
     let came_to = count()? - before;
     // A few of a million find no room in the table.
     ensure!(
-        came_to >= u64::from(REPEAT) / 1000 * 999,
+        came_to >= u64::from(REPEAT) / 1000 * 998,
         "{}: only {came_to} of {REPEAT} packets came to {}",
         path.name,
         outcome.name()
