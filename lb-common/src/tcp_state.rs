@@ -157,6 +157,8 @@ const fn transition(state: State, seen: Seen, kind: Kind) -> State {
 
         (Seen::FromClient, SynAckSeen | Established | Reset, Kind::Finish) => ClientFin,
         (Seen::FromClient, SynAckSeen | Reset, Kind::Other) => Established,
+        // The port is used anew, or the SYN is forged and the connection lives: either way it is not the end.
+        (Seen::FromClient, Reset, Kind::Open) => Established,
         (Seen::FromClient, BackendFin, Kind::Finish) => Closed,
 
         // Of a connection that one side had closed: so the client has used its port anew.
@@ -270,6 +272,7 @@ impl State {
     }
 
     /// Whether it is over, as far as can be told: what counts as a connection is not.
+    #[inline(always)]
     pub fn looks_over(self) -> bool {
         matches!(self, Self::Reset | Self::Closed)
     }

@@ -479,7 +479,7 @@ fn from_backend<F: Path<K>, const K: usize>(
     if let Some(entry) = home.find(&key)
         && is_answer(segment, membership, &client, entry.1)
     {
-        if segment.transport.flags.accepts() && entry.1.state().is_over() {
+        if segment.transport.flags.accepts() && entry.1.state().looks_over() {
             // The client talks to the backend directly, from a port whose balanced connection is over.
             entry.0.remove(entry.1);
             return Err(Outcome::NoConnection);

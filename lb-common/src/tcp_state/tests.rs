@@ -103,9 +103,9 @@ fn stories() {
             BackendFin,
         ),
         (
-            "a SYN does not revive",
+            "a SYN from a port whose connection was reset",
             &[(Backend, SYN_ACK), (Client, ACK), (Client, RST), (Client, SYN)],
-            Reset,
+            Established,
         ),
         (
             "a port used anew, whose last connection was half-closed",
@@ -140,6 +140,7 @@ fn transitions_of_both_directions() {
         (BackendFin, FIN, Closed),
         (BackendFin, RST, Reset),
         (Reset, ACK, Established),
+        (Reset, SYN, Established),
         (Reset, FIN, ClientFin),
     ];
     let backend: &[(State, Flags, State)] = &[
