@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::harness::Case;
-use xtask::lab::{Lab, LabOptions, Mode, Node, TRANSFER_PORT, Topology};
+use xtask::lab::{Lab, LabOptions, Mode, Node, ServiceText, TRANSFER_PORT, TRANSFER_PORTS, Topology};
 use xtask::transfer::Protocol;
 use xtask::transfer::client::{Connection, Datagrams, Direction, Report};
 
 use crate::path_mtu::upload_through_tunnel;
 use crate::support::counted::{nothing_wrong, outcome};
-use crate::support::kind::{Kind, prepare};
+use crate::support::kind::{Kind, VIP_WITH_ALL_PORTS, prepare};
 use crate::support::shared::Shared;
 use crate::support::{measured, path_mtu};
 use crate::surroundings;
@@ -55,6 +55,14 @@ fn of_lab(prefix: &'static str, topology: Topology, mode: Mode) -> Vec<Case> {
     let lab = Shared::planned(prefix, move |options| {
         prepare(options, topology, mode);
         Kind::all(topology, mode).for_each(|kind| add_services(options, kind));
+        if mode.backends_have_the_vip() {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let name = format!("any-{}", protocol.name());
+                let mut any = ServiceText::new(&name, VIP_WITH_ALL_PORTS, 1, protocol, mode);
+                any.last_port = Some(u16::MAX);
+                options.add_service(&any);
+            }
+        }
         Ok(())
     });
     let mut cases: Vec<_> = Kind::all(topology, mode)
@@ -73,6 +81,10 @@ fn of_lab(prefix: &'static str, topology: Topology, mode: Mode) -> Vec<Case> {
             lab.with(|lab| upload_through_tunnel(lab, kind))
         })
     }));
+    if mode.backends_have_the_vip() {
+        let lab = lab.clone();
+        cases.push(Case::new(name("any_port"), move || lab.with(|lab| any_port(lab))));
+    }
     cases.extend(surroundings::of_lab(&lab, topology, mode));
     cases.push(Case::new(name("nothing_wrong"), move || {
         lab.with(|lab| nothing_wrong(lab))
@@ -233,4 +245,22 @@ fn echoes(lab: &Lab, kind: Kind, length: usize) -> Result<()> {
         .run(|| Datagrams::open(kind.to(PLAIN))?.ping(1, length))
         .with_context(|| format!("{length} bytes"))?;
     assert_seen(lab, kind, &report)
+}
+
+/// Whatever port of its VIP, TCP and UDP.
+fn any_port(lab: &Lab) -> Result<()> {
+    let vip = VIP_WITH_ALL_PORTS;
+    let requests = lab.https_requests(vip, 10)?;
+    ensure!(requests.failures.is_empty(), "{:?}", requests.failures);
+    for port in TRANSFER_PORTS {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for direction in [Direction::Get, Direction::Put] {
+                let report = lab
+                    .transfer(protocol, direction, (vip, port).into(), SOME)
+                    .with_context(|| format!("{direction:?} {}, port {port}", protocol.name()))?;
+                ensure!(report.peer.ip() == lab.client_seen_at(vip.into()), "{report:?}");
+            }
+        }
+    }
+    Ok(())
 }

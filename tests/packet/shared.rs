@@ -1,134 +1,169 @@
-//! One endpoint behind several services, and services that leave.
+//! One endpoint behind several services.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 
+use lb::config::Protocol;
 use lb::dataplane::{BackendEntry, ServiceEntry};
 use lb_common::outcome::Outcome;
-use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 
-use crate::talk::{Talk, client};
-use crate::world::{CLIENT, World, service, web, www};
+use crate::frame::Says;
+use crate::kind::{Family, Flavour, Kind, Mode, one_port};
+use crate::seen::Seen;
+use crate::talk::Talk;
+use crate::world::World;
 
 pub fn cases() -> Vec<Case> {
-    vec![
-        Case::new("shared::each_service_gets_its_answers", both_work),
-        Case::new("shared::eight_services", eight),
-        Case::new("shared::a_collision_takes_another_backend", collision),
-        Case::new("shared::a_collision_without_another_backend", no_other),
-        Case::new("shared::a_leaving_service_keeps_its_connections", leaving),
-        Case::new("shared::a_service_that_is_gone", gone),
-    ]
-}
-
-fn second_vip() -> SocketAddr {
-    SocketAddr::new(Ipv4Addr::new(203, 0, 113, 20).into(), 8080)
+    let mut cases = Vec::new();
+    for family in [Family::Ipv4, Family::Ipv6] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for flavour in [Flavour::Plain, Flavour::Range] {
+                let kind = Kind {
+                    mode: Mode::Nat,
+                    family,
+                    protocol,
+                    flavour,
+                };
+                let mut case = |title: &str, run: fn(Kind) -> anyhow::Result<usize>| {
+                    let name = format!("shared::{title}_{}", kind.slug());
+                    cases.push(Case::of(kind.cell(), name, move || run(kind)));
+                };
+                case("each_service_gets_its_answers", both_work);
+                case("eight_services", eight);
+                case("a_collision_takes_another_backend", collision);
+                case("a_collision_without_another_backend", no_other);
+                case("a_service_that_is_gone", gone);
+            }
+        }
+    }
+    cases
 }
 
 /// `web1`, …, as a backend of another service: the same endpoint, another id.
-fn again(server: u8, id: u16) -> BackendEntry {
-    BackendEntry { id, ..web(server) }
-}
-
-fn in_second(client: SocketAddr, server: u8, id: u16) -> Talk {
-    Talk {
-        vip: second_vip(),
-        backend: again(server, id),
-        ..Talk::new(client, server)
+fn again(kind: Kind, server: u8, id: u16) -> BackendEntry {
+    BackendEntry {
+        id,
+        ..kind.backend(server)
     }
 }
 
-fn both_work() -> anyhow::Result<()> {
-    let world = World::new(&[www(1), service(2, second_vip(), vec![again(1, 101)])])?;
-    let first = Talk::new(client(1), 1);
-    let second = in_second(client(2), 1, 101);
+/// Another service: at another port of the VIP, or if the first has several of those, at another VIP.
+fn another(kind: Kind, number: u16, backends: Vec<BackendEntry>) -> ServiceEntry {
+    let service = kind.service_of(backends);
+    match kind.flavour {
+        Flavour::Range => ServiceEntry {
+            number,
+            vip: other_vip(kind, number),
+            ..service
+        },
+        _ => ServiceEntry {
+            number,
+            ports: one_port(8000 + number),
+            ..service
+        },
+    }
+}
+
+fn other_vip(kind: Kind, number: u16) -> IpAddr {
+    match kind.vip().ip() {
+        IpAddr::V4(address) => (u32::from(address) + u32::from(number)).to_be_bytes().into(),
+        IpAddr::V6(address) => (u128::from(address) + u128::from(number)).to_be_bytes().into(),
+    }
+}
+
+/// A client's connection by way of another service.
+fn in_another(kind: Kind, number: u16, client: u32, backend: BackendEntry) -> Talk {
+    let mut talk = kind.talk(client, 1);
+    match kind.flavour {
+        Flavour::Range => talk.vip.set_ip(other_vip(kind, number)),
+        _ => talk.vip.set_port(8000 + number),
+    }
+    Talk { backend, ..talk }
+}
+
+fn both_work(kind: Kind) -> anyhow::Result<usize> {
+    let shared = again(kind, 1, 101);
+    let world = World::new(&[kind.service(1), another(kind, 2, vec![shared.clone()])])?;
+    let first = kind.talk(1, 1);
+    let second = in_another(kind, 2, 2, shared);
     world.establish(&first)?;
     world.establish(&second)?;
-    for talk in [&first, &second] {
-        world.forward("data", talk, talk.client_sends().ack().payload(b"?"))?;
-        world.answer("data", talk, talk.backend_sends().ack().payload(b"!"))?;
+    for talk in [&first, &second, &first] {
+        world.both("data", talk, |frame| frame)?;
+        let about = talk.client_says(b"");
+        let quoted = about.packet.header_length() + 8;
+        let from = talk.backend.endpoint.ip();
+        let error = talk.error_from_backends_side(&about, Says::TooBig(1300), from, quoted);
+        let expected = Seen::changed(Outcome::IcmpToClient, &talk.error_at_client(&error)).transmitted();
+        world.expect("an error about it", &error.bytes(), &expected)?;
     }
-    let probe = Talk::new(client(3), 1).backend_sends().ack();
-    world.unchanged("an answer to neither", Outcome::NoConnection, &probe)
+    let probe = kind.talk(3, 1).backend_says(b"ok");
+    world.unchanged("an answer to neither", Outcome::NoConnection, &probe)?;
+    Ok(world.checked())
 }
 
-fn eight() -> anyhow::Result<()> {
-    let vip = |number: u16| SocketAddr::new(Ipv4Addr::new(203, 0, 113, 100).into(), number);
+fn eight(kind: Kind) -> anyhow::Result<usize> {
     let services: Vec<_> = (1..=8)
-        .map(|n| service(n, vip(n), vec![again(1, 100 + n)]))
+        .map(|number| another(kind, number, vec![again(kind, 1, 100 + number)]))
         .collect();
     let world = World::new(&services)?;
-    for number in 1..=8u16 {
-        let talk = Talk {
-            vip: vip(number),
-            backend: again(1, 100 + number),
-            ..Talk::new(client(number.into()), 1)
-        };
-        world.establish(&talk)?;
-        world.answer("data", &talk, talk.backend_sends().ack().payload(b"!"))?;
+    let talks: Vec<_> = (1..=8u16)
+        .map(|number| in_another(kind, number, number.into(), again(kind, 1, 100 + number)))
+        .collect();
+    for talk in &talks {
+        world.establish(talk)?;
     }
-    Ok(())
+    for talk in talks.iter().rev() {
+        world.both("data", talk, |frame| frame)?;
+    }
+    Ok(world.checked())
 }
 
-fn collision() -> anyhow::Result<()> {
-    let world = World::new(&[www(1), service(2, second_vip(), vec![again(1, 101), web(2)])])?;
-    let first = Talk::new(CLIENT, 1);
+/// The same client, from the same port, to the same endpoint by way of two services: their answers could not be told apart.
+fn collision(kind: Kind) -> anyhow::Result<usize> {
+    let shared = again(kind, 1, 101);
+    let other = kind.backend(2);
+    let services = [
+        kind.service(1),
+        another(kind, 2, vec![shared.clone(), other.clone()]),
+    ];
+    let world = World::new(&services)?;
+    let first = kind.talk(1, 1);
     world.establish(&first)?;
-    // The cursor stands at the shared endpoint, where the client's port is taken.
-    let second = in_second(CLIENT, 2, 2);
+    // It is the shared endpoint's turn, where the client's port is taken.
+    let second = in_another(kind, 2, 1, other);
     world.establish(&second)?;
-    world.forward("the first goes on", &first, first.client_sends().ack())?;
-    world.answer("and is answered as such", &first, first.backend_sends().ack())?;
-    world.answer("as is the second", &second, second.backend_sends().ack())?;
-    // Another port may have the shared one.
-    world.establish(&in_second(client(7), 1, 101))
-}
-
-fn no_other() -> anyhow::Result<()> {
-    let world = World::new(&[www(1), service(2, second_vip(), vec![again(1, 101)])])?;
-    let first = Talk::new(CLIENT, 1);
-    world.establish(&first)?;
-    let second = in_second(CLIENT, 1, 101);
-    let syn = second.client_sends().syn();
-    world.unchanged("SYN", Outcome::SharedEndpointCollision, &syn)?;
-    assert_eq!(world.connections()?.len(), 1);
-    world.answer("the first is answered", &first, first.backend_sends().ack())
-}
-
-fn leaving() -> anyhow::Result<()> {
-    let mut world = World::new(&[www(1)])?;
-    let talk = Talk::new(client(1), 1);
-    world.establish(&talk)?;
-    world.publish(&[ServiceEntry {
-        leaving: true,
-        slots: vec![],
-        ..www(1)
-    }])?;
-    world.forward("data", &talk, talk.client_sends().ack().payload(b"?"))?;
-    world.answer("data", &talk, talk.backend_sends().ack().payload(b"!"))?;
-    let new = Talk::new(client(2), 1);
-    for frame in [
-        new.client_sends().syn(),
-        new.client_sends().ack(),
-        new.client_sends().rst(),
-    ] {
-        world.unchanged("anything new", Outcome::NotOurs, &frame)?;
+    for talk in [&first, &second, &first] {
+        world.both("each its own", talk, |frame| frame)?;
     }
-    world.forward("FIN", &talk, talk.client_sends().ack().fin())?;
-    world.answer("FIN", &talk, talk.backend_sends().ack().fin())?;
-    assert_eq!(world.connection(talk.client)?.state, State::Closed);
-    let syn = talk.client_sends().syn();
-    world.unchanged("a new one from the old port", Outcome::NotOurs, &syn)
+    // Another port may have the shared one.
+    world.establish(&in_another(kind, 2, 7, shared))?;
+    Ok(world.checked())
 }
 
-fn gone() -> anyhow::Result<()> {
-    let mut world = World::new(&[www(1)])?;
-    let talk = Talk::new(client(1), 1);
+fn no_other(kind: Kind) -> anyhow::Result<usize> {
+    let shared = again(kind, 1, 101);
+    let world = World::new(&[kind.service(1), another(kind, 2, vec![shared.clone()])])?;
+    let first = kind.talk(1, 1);
+    world.establish(&first)?;
+    let second = in_another(kind, 2, 1, shared);
+    let outcome = Outcome::SharedEndpointCollision;
+    world.unchanged("the first packet", outcome, &second.client_opens())?;
+    assert_eq!(world.connections()?.len(), 1);
+    world.both("the other connection goes on", &first, |frame| frame)?;
+    Ok(world.checked())
+}
+
+/// From one moment to the next, and back: nothing of it is forgotten.
+fn gone(kind: Kind) -> anyhow::Result<usize> {
+    let mut world = World::new(&[kind.service(1)])?;
+    let talk = kind.talk(1, 1);
     world.establish(&talk)?;
     world.publish(&[])?;
-    for frame in [talk.client_sends().ack(), talk.backend_sends().ack()] {
+    for frame in [talk.client_says(b"?"), talk.backend_says(b"!")] {
         world.unchanged("nobody's", Outcome::NotOurs, &frame)?;
     }
-    world.publish(&[www(1)])?;
-    world.forward("back", &talk, talk.client_sends().ack())
+    world.publish(&[kind.service(1)])?;
+    world.both("back", &talk, |frame| frame)?;
+    Ok(world.checked())
 }

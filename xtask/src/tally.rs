@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 /// Tests, by how they ended.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
     /// Ran and held.
     pub passed: u64,
@@ -17,15 +17,18 @@ pub struct Tally {
     pub failed: u64,
     /// Did not run; the harness said why.
     pub skipped: u64,
+    /// What was printed about those that failed.
+    pub failures: String,
 }
 
 impl Tally {
-    /// Copies a harness's output, line by line, and adds up its `test result:` lines.
+    /// Copies a harness's output, line by line, adds up its `test result:` lines and keeps what stands under `failures:`.
     ///
     /// # Errors
     /// When the output cannot be read or written.
     pub fn copy(from: impl Read, mut to: impl Write) -> Result<Self> {
         let mut tally = Self::default();
+        let mut is_about_failures = false;
         let mut line = Vec::new();
         let mut reader = BufReader::new(from);
         while reader
@@ -36,7 +39,14 @@ impl Tally {
             to.write_all(&line)
                 .and_then(|()| to.flush())
                 .context("cannot pass on the tests' output")?;
-            tally = tally + Self::of_line(&String::from_utf8_lossy(&line)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&line);
+            is_about_failures |= text.trim_end() == "failures:";
+            if let Some(result) = Self::of_line(&text) {
+                is_about_failures = false;
+                tally = tally + result;
+            } else if is_about_failures {
+                tally.failures += &text;
+            }
             line.clear();
         }
         Ok(tally)
@@ -56,6 +66,7 @@ impl Tally {
             passed: count("passed")?,
             failed: count("failed")?,
             skipped: count("ignored")?,
+            failures: String::new(),
         })
     }
 }
@@ -68,6 +79,7 @@ impl Add for Tally {
             passed: self.passed + other.passed,
             failed: self.failed + other.failed,
             skipped: self.skipped + other.skipped,
+            failures: self.failures + &other.failures,
         }
     }
 }
@@ -87,6 +99,7 @@ mod tests {
         let output = "running 2 tests\ntest a ... ok\n\
                       test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
                       3 passed; 9 failed\n\
+                      failures:\n---- b ----\nit is red\n\
                       test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out\n";
         let mut copy = Vec::new();
         let tally = Tally::copy(output.as_bytes(), &mut copy).expect("reads from memory");
@@ -96,7 +109,8 @@ mod tests {
             Tally {
                 passed: 4,
                 failed: 2,
-                skipped: 1
+                skipped: 1,
+                failures: "failures:\n---- b ----\nit is red\n".to_owned(),
             }
         );
     }

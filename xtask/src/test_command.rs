@@ -131,7 +131,10 @@ fn run_suites(suites: Vec<(String, Command)>) -> Result<ExitCode> {
         passed,
         failed,
         skipped,
+        failures,
     } = total;
+    // Once more: by now it is far up.
+    print!("{failures}");
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(if failed == 0 {
         ExitCode::SUCCESS

@@ -9,6 +9,9 @@ use xtask::transfer::Protocol;
 /// The IPv4 VIP of services whose backends have IPv6 addresses only.
 pub(crate) const VIP_IN_IPV6: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
 
+/// The VIP of a service that has all its ports, where servers have the VIPs themselves.
+pub(crate) const VIP_WITH_ALL_PORTS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 14);
+
 /// The family of the client and of the VIP, and that of the tunnel if it is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -116,9 +119,12 @@ impl Kind {
     }
 }
 
-/// Topology and mode of a lab, and the VIPs of all its families.
+/// Topology and mode of a lab, and all its VIPs.
 pub(crate) fn prepare(options: &mut LabOptions, topology: Topology, mode: Mode) {
     options.topology = topology;
     options.mode = mode;
     options.vips = Family::of(mode).iter().map(|family| family.vip()).collect();
+    if mode.backends_have_the_vip() {
+        options.vips.push(VIP_WITH_ALL_PORTS.into());
+    }
 }

@@ -7,13 +7,8 @@ use anyhow::{Context, ensure};
 
 use super::{Lab, Node};
 
-/// Without BBR (a module) TCP gets a megabyte a minute through a loss of 20 %. What was lost is sent again soon (Linux 6.11)
-/// and, if that is lost as well, not much later (Linux 6.15).
-const PATIENT: [(&str, &str); 3] = [
-    ("ipv4/tcp_congestion_control", "bbr"),
-    ("ipv4/tcp_rto_min_us", "20000"),
-    ("ipv4/tcp_rto_max_ms", "1000"),
-];
+/// Without BBR (a module) TCP gets a megabyte a minute through a loss of 20 %.
+const PATIENT: [(&str, &str); 1] = [("ipv4/tcp_congestion_control", "bbr")];
 
 impl Lab {
     /// From now on the router loses so many packets in a hundred, chosen at random, of those that it forwards from or to the
@@ -30,10 +25,8 @@ impl Lab {
         let mut rules = "table inet lab_loss\ndelete table inet lab_loss\n".to_owned();
         if percent > 0 {
             for node in [Node::Client, Node::Web1, Node::Web2] {
-                for setting in PATIENT {
-                    // As fast as it can without.
-                    let _ = self.namespace(node).sysctl(&[setting]);
-                }
+                // As fast as it can without.
+                let _ = self.namespace(node).sysctl(&PATIENT);
             }
             rules += &format!(
                 "table inet lab_loss {{
