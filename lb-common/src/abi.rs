@@ -10,7 +10,7 @@ use crate::tcp_state::TimeoutClass;
 
 /// The version of everything in this crate that both sides rely on. It is in the object's `lb_abi` section; a daemon
 /// refuses an object of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = if cfg!(feature = "other-layout") { 1003 } else { 3 };
 
 /// The section of the object that carries [`ABI_VERSION`], four bytes in the machine's order.
 pub const ABI_SECTION: &str = "lb_abi";
@@ -32,6 +32,8 @@ pub const SLOT_LINES: u32 = 65_536;
 pub const SLOTS_PER_LINE: u32 = 32;
 /// The most services that one endpoint may serve.
 pub const MAX_SIBLINGS: u32 = 8;
+/// Words of the daemon's notes: two halves of 2 MiB.
+pub const NOTE_WORDS: u32 = 2 * 262_144;
 /// Fragments of datagrams that are remembered at once.
 pub const FRAGMENT_NOTES: u32 = 4096;
 
@@ -114,6 +116,29 @@ pub struct Control {
     pub copies: [CopyHeader; 2],
 }
 
+/// What the daemon must know of a set of tables that an earlier one has left. One element; the program never looks at it.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableHeader {
+    /// [`TableHeader::COMPLETE`] once the tables say everything that packets are to be judged by.
+    pub complete: u64,
+    /// The [`ABI_VERSION`] that the tables are laid out by.
+    pub abi_version: u32,
+    /// The kernel's tick rate, in Hz.
+    pub hz: u32,
+    /// What places connections in the tables; a secret.
+    pub table_seed: u64,
+    /// Which half of the notes holds, 0 or 1.
+    pub notes: u64,
+    /// Not 0: connections of an older set of tables are still being brought over.
+    pub migrating: u64,
+}
+
+impl TableHeader {
+    /// Not to be had by chance.
+    pub const COMPLETE: u64 = u64::from_le_bytes(*b"lb-table");
+}
+
 /// How a copy's lookup tables were built, and what holds for all of its packets.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -128,13 +153,15 @@ pub struct CopyHeader {
     pub endpoint_mask: u32,
     /// The least MTU of the interfaces that packets leave by: one that is no longer needs no closer look. 0: look closer.
     pub smallest_mtu: u32,
-    /// [`CopyHeader::SEVERAL_PORTS`].
+    /// [`CopyHeader::SEVERAL_PORTS`] and so on.
     pub flags: u32,
 }
 
 impl CopyHeader {
     /// There are services of several ports.
     pub const SEVERAL_PORTS: u32 = 1;
+    /// Connections are still being brought over from older tables: one that has no entry may have one there.
+    pub const MIGRATING: u32 = 2;
 }
 
 /// What the service table says about an endpoint: the low 16 bits are the service's number.
@@ -489,6 +516,7 @@ impl FragmentNote {
 
 const _: () = {
     assert!(size_of::<Control>() == 64);
+    assert!(size_of::<TableHeader>() == 64);
     assert!(size_of::<CopyHeader>() == 24);
     assert!(size_of::<Service>() == 64);
     assert!(size_of::<SlotLine>() == 64);

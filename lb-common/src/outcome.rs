@@ -154,6 +154,8 @@ outcomes! {
     FullNatUnknown = "full_nat_unknown" => Transmit,
     /// The neighbour that a packet had to be sent to is not known yet, and the kernel cannot send it in our stead.
     NeighbourUnknown = "neighbour_unknown" => Drop,
+    /// Not in the table, while the daemon is still bringing connections over from an older one: the sender sends it again.
+    Migrating = "migrating" => Drop,
     /// A lookup failed that cannot fail; the packet is dropped since nothing certain is known of it.
     Impossible = "impossible" => Drop,
 }

@@ -6,8 +6,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
 use lb_common::abi::{
     BACKEND_IDS, Backend, BackendCounters, BackendState, Control, ENDPOINT_BUCKETS, Evictions,
-    FRAGMENT_NOTES, FragmentKey, FragmentNote, ICMP_GROUPS, Outer, PortEntry, Pressure, SERVICE_BUCKETS,
-    SERVICE_NUMBERS, SLOT_LINES, Service, ServiceState, SlotLine, Stage,
+    FRAGMENT_NOTES, FragmentKey, FragmentNote, ICMP_GROUPS, NOTE_WORDS, Outer, PortEntry, Pressure,
+    SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES, Service, ServiceState, SlotLine, Stage, TableHeader,
 };
 use lb_common::connection_table::Bucket;
 use lb_common::hash::Seed;
@@ -28,6 +28,12 @@ pub fn element<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
     map.get(index)
 }
 
+/// What the tables are, for a daemon that finds them. Nothing here looks at it.
+#[map]
+pub static TABLE_HEADER: Array<TableHeader> = Array::with_max_entries(1, MMAPABLE);
+/// What the daemon must not forget, so that it can say what the tables mean. Nothing here looks at it.
+#[map]
+pub static NOTES: Array<u64> = Array::with_max_entries(NOTE_WORDS, MMAPABLE);
 /// Which copy is active and how it is looked up.
 #[map]
 pub static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);

@@ -81,6 +81,9 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
 ) -> Result<(Towards, Outcome), Outcome> {
     let number = listener.number();
     let service = tables.service(number)?;
+    if !listener.is(Listener::STATELESS) && tables.is_migrating() {
+        return Err(Outcome::Migrating);
+    }
     let port = u16::from_be(segment.transport.destination_port);
     let [first, last] = service.ports;
     if service.flags & Service::LEAVING != 0 || port < first || port > last {

@@ -473,7 +473,7 @@ fn from_backend<F: Path<K>, const K: usize>(
     } else {
         Membership::unpack(F::sibling(context.ctx, tables.copy(), first.pack()))
     };
-    let (client, vip_port) = client_of(segment, tables, membership).ok_or(Outcome::NoConnection)?;
+    let (client, vip_port) = client_of(segment, tables, membership).ok_or_else(|| tables.no_connection())?;
     let key = F::key(client.address, client.port, membership.service, vip_port);
     let home = F::home(&key).ok_or(Outcome::Impossible)?;
     if let Some(entry) = home.find(&key)

@@ -59,6 +59,22 @@ impl Tables {
         self.header.smallest_mtu
     }
 
+    /// Whether entries are still being brought over from older tables, so that a connection may have one that is not here yet.
+    #[inline(always)]
+    pub fn is_migrating(&self) -> bool {
+        self.header.flags & CopyHeader::MIGRATING != 0
+    }
+
+    /// What is said of a backend's packet that belongs to no connection.
+    #[inline(always)]
+    pub fn no_connection(&self) -> Outcome {
+        if self.is_migrating() {
+            Outcome::Migrating
+        } else {
+            Outcome::NoConnection
+        }
+    }
+
     /// Who listens on an endpoint: on this very port, or on several.
     #[inline(always)]
     pub fn listener<F: Family>(&self, address: F::Address, port: u16, protocol: u8) -> Option<Listener> {

@@ -61,6 +61,9 @@ fn without_entry<F: Path<K>, const K: usize>(
     membership: Membership,
 ) -> Result<Verdict, Outcome> {
     let opens = !segment.is_tcp() || segment.transport.flags.accepts();
+    if tables.is_migrating() && !membership.is(Membership::STATELESS) {
+        return Err(Outcome::Migrating);
+    }
     if !answers_without_entry(membership, opens)? {
         return Err(Outcome::NoConnection);
     }

@@ -8,17 +8,65 @@ pub const BACKEND_BITS: u32 = 13;
 /// Width of a return hop's number; 0 means unknown.
 pub const HOP_BITS: u32 = 11;
 
-const BACKEND_SHIFT: u32 = 8;
-const HOP_SHIFT: u32 = BACKEND_SHIFT + BACKEND_BITS;
-const DEADLINE_SHIFT: u32 = HOP_SHIFT + HOP_BITS;
-const PORT_SHIFT: u32 = DEADLINE_SHIFT + 16;
+/// Where the fields of a value lie, and by what its key is sealed. The state is always the lowest eight bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    backend: u32,
+    hop: u32,
+    deadline: u32,
+    port: u32,
+    seal: u64,
+}
+
+/// That of ABI version 3.
+pub const PACKING_3: Packing = Packing {
+    backend: 8,
+    hop: 21,
+    deadline: 32,
+    port: 48,
+    seal: 0xd6e8_feb8_6659_fd93,
+};
+
+/// The present one.
+#[cfg(not(feature = "other-layout"))]
+pub const PACKING: Packing = PACKING_3;
+/// Another one, for tests of upgrades.
+#[cfg(feature = "other-layout")]
+pub const PACKING: Packing = Packing {
+    port: 8,
+    deadline: 24,
+    hop: 40,
+    backend: 51,
+    seal: 0xa3b1_9535_4a39_b70f,
+};
 
 const BACKEND_MASK: u64 = (1 << BACKEND_BITS) - 1;
 const HOP_MASK: u64 = (1 << HOP_BITS) - 1;
-/// The bits that never change while a way belongs to one connection.
-const IMMUTABLE: u64 = BACKEND_MASK << BACKEND_SHIFT | 0xffff << PORT_SHIFT;
 
-/// The second word of an entry: state (8 bits), backend (13), return hop (11), deadline (16), port for full-nat (16).
+impl Packing {
+    /// The bits that never change while a way belongs to one connection.
+    const fn immutable(&self) -> u64 {
+        BACKEND_MASK << self.backend | 0xffff << self.port
+    }
+
+    /// What a value of this packing is in the present one.
+    pub fn unpack(&self, value: u64) -> Value {
+        let field = |shift: u32| value >> shift;
+        let deadline = Tick(field(self.deadline) as u16);
+        let (backend, hop) = (field(self.backend) & BACKEND_MASK, field(self.hop) & HOP_MASK);
+        Value::new(State::stored(value as u8), backend as u16, hop as u16, deadline)
+            .with_port(field(self.port) as u16)
+    }
+
+    /// What a key beside a value of this packing is stored XORed with.
+    #[inline(always)]
+    pub const fn seal(&self, value: u64) -> u64 {
+        (value & self.immutable()).wrapping_mul(self.seal)
+    }
+}
+
+/// The second word of an entry: state (8 bits), backend (13), return hop (11), deadline (16), port for full-nat (16), as
+/// [`PACKING`] says.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value(pub u64);
@@ -34,9 +82,9 @@ impl Value {
     pub fn new(state: State, backend: u16, hop: u16, deadline: Tick) -> Self {
         Self(
             state as u64
-                | (u64::from(backend) & BACKEND_MASK) << BACKEND_SHIFT
-                | (u64::from(hop) & HOP_MASK) << HOP_SHIFT
-                | u64::from(deadline.0) << DEADLINE_SHIFT,
+                | (u64::from(backend) & BACKEND_MASK) << PACKING.backend
+                | (u64::from(hop) & HOP_MASK) << PACKING.hop
+                | u64::from(deadline.0) << PACKING.deadline,
         )
     }
 
@@ -61,44 +109,44 @@ impl Value {
     /// The backend that has the connection.
     #[inline(always)]
     pub fn backend(self) -> u16 {
-        (self.0 >> BACKEND_SHIFT & BACKEND_MASK) as u16
+        (self.0 >> PACKING.backend & BACKEND_MASK) as u16
     }
 
     /// The hop that the client's last packet came from.
     #[inline(always)]
     pub fn hop(self) -> u16 {
-        (self.0 >> HOP_SHIFT & HOP_MASK) as u16
+        (self.0 >> PACKING.hop & HOP_MASK) as u16
     }
 
     /// The balancer's own port towards the backend, of a `full-nat` connection, in the machine's order.
     #[inline(always)]
     pub fn port(self) -> u16 {
-        (self.0 >> PORT_SHIFT) as u16
+        (self.0 >> PACKING.port) as u16
     }
 
     /// The same with the balancer's own port.
     #[inline(always)]
     pub fn with_port(self, port: u16) -> Self {
-        Self(self.0 & !(0xffff << PORT_SHIFT) | u64::from(port) << PORT_SHIFT)
+        Self(self.0 & !(0xffff << PACKING.port) | u64::from(port) << PACKING.port)
     }
 
     /// When the entry is forgotten if no more packets come.
     #[inline(always)]
     pub fn deadline(self) -> Tick {
-        Tick((self.0 >> DEADLINE_SHIFT) as u16)
+        Tick((self.0 >> PACKING.deadline) as u16)
     }
 
     /// The same connection in another state, seen through another hop, or more recently.
     #[inline(always)]
     pub fn with(self, state: State, hop: u16, deadline: Tick) -> Self {
-        Self(self.0 & IMMUTABLE | Self::new(state, 0, hop, deadline).0)
+        Self(self.0 & PACKING.immutable() | Self::new(state, 0, hop, deadline).0)
     }
 
     /// What the key is stored XORed with. A reader that sees the key of one entry and the value of another computes a
     /// key that is nobody's, so that the pair can be read without barriers, which BPF did not have before 6.13.
     #[inline(always)]
     pub fn seal(self) -> u64 {
-        (self.0 & IMMUTABLE).wrapping_mul(0xd6e8_feb8_6659_fd93)
+        PACKING.seal(self.0)
     }
 }
 
@@ -221,6 +269,33 @@ mod tests {
         fn keys_round_trip(address: [u8; 4], port: u16, service: u16) {
             let key = ipv4_key(u32::from_ne_bytes(address), port.to_be(), service);
             prop_assert_eq!(ipv4_key_parts(key), (address, port, service));
+        }
+    }
+
+    proptest! {
+        /// State, backend, hop, deadline and port of ABI version 3, whatever the present packing is.
+        #[test]
+        fn values_of_version_3_are_understood(
+            s in 0usize..8,
+            backend in 0u64..8192,
+            hop in 0u64..2048,
+            deadline: u16,
+            port: u16,
+        ) {
+            let old = STATES[s] as u64
+                | backend << 8
+                | hop << 21
+                | u64::from(deadline) << 32
+                | u64::from(port) << 48;
+            let value = PACKING_3.unpack(old);
+            prop_assert_eq!(value.state(), STATES[s]);
+            prop_assert_eq!(u64::from(value.backend()), backend);
+            prop_assert_eq!(u64::from(value.hop()), hop);
+            prop_assert_eq!(value.deadline(), Tick(deadline));
+            prop_assert_eq!(value.port(), port);
+            prop_assert_eq!(PACKING.unpack(value.0), value);
+            let immutable = backend << 8 | u64::from(port) << 48;
+            prop_assert_eq!(PACKING_3.seal(old), immutable.wrapping_mul(0xd6e8_feb8_6659_fd93));
         }
     }
 

@@ -8,11 +8,12 @@
 //!   entry with the value of another.
 //! - After an insertion, and after an entry was given to a new connection with its key, both buckets are scanned again. Of
 //!   two entries with one key the first in scan order stays; whoever sees the other removes it.
-//! - User space only deletes, by one compare-and-swap.
+//! - User space only deletes, by one compare-and-swap; but for tables that no program inserts into at the time, because
+//!   connections of older ones are being brought over.
 
 pub mod entry;
 
-pub use entry::Value;
+pub use entry::{Packing, Value};
 
 use core::hint::black_box;
 
@@ -123,6 +124,16 @@ impl<W: Word, const K: usize> Way<W, K> {
         } else {
             None
         }
+    }
+
+    /// Its words as they are, the key still sealed, of a way that may be written meanwhile: `None` while it is.
+    pub fn words(&self) -> Option<([u64; K], u64)> {
+        let value = self.value.load();
+        let mut key = [0; K];
+        for (word, stored) in key.iter_mut().zip(&self.key) {
+            *word = stored.load();
+        }
+        (self.value.load() == value && Value(value).is_entry()).then_some((key, value))
     }
 
     /// Changes the value if it still is `from`.

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; --check needs none of them.\n\nExamples:\n  lbd --config /etc/lb/lb.toml\n  lbd --check --config new.toml   tells what is wrong with a file, changes nothing\n\nSignals: SIGHUP reloads the file; SIGTERM and SIGINT stop, taking managed VIPs off their interfaces.\nlbctl manages a running lbd."
+    after_help = "Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; --check needs none of them.\n\nExamples:\n  lbd --config /etc/lb/lb.toml\n  lbd --check --config new.toml   tells what is wrong with a file, changes nothing\n\n  lbd --cleanup                   ends what a stopped lbd has left running: program, connections, managed VIPs\n\nSignals: SIGHUP reloads the file; SIGTERM and SIGINT stop lbd. Connections, new ones included, go on without it, but nobody\nchecks the backends' health then; the next lbd goes on where this one was, also if it is of another version.\nlbctl manages a running lbd."
 )]
 struct Args {
     /// The configuration file.
@@ -31,6 +31,13 @@ struct Args {
     /// Check the configuration and exit: 0 if it is good, 1 if not.
     #[arg(long)]
     check: bool,
+    /// Leave this host as it was: detach the program, forget all connections, take managed VIPs off their interfaces, and
+    /// exit. Only when no lbd runs.
+    #[arg(long, conflicts_with = "check")]
+    cleanup: bool,
+    /// With --cleanup: where the program is pinned, instead of what the configuration file says, which is then not read.
+    #[arg(long, value_name = "DIRECTORY", requires = "cleanup")]
+    pin_directory: Option<PathBuf>,
     /// Use this eBPF object instead of the embedded one.
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
@@ -62,6 +69,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    if args.cleanup {
+        return clean_up(args);
+    }
     let config = config::load(&args.config, &ThisHost)?;
     if args.check {
         println!("{}: good", args.config.display());
@@ -77,6 +87,30 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(serve(config, &object))
+}
+
+fn clean_up(args: &Args) -> anyhow::Result<()> {
+    let directory = match &args.pin_directory {
+        Some(directory) => directory.clone(),
+        None => {
+            config::load(&args.config, &ThisHost)
+                .context("cannot tell where the program is pinned (daemon.pin_directory); name that with --pin-directory")?
+                .daemon
+                .pin_directory
+        }
+    };
+    set_up_logging(args)?;
+    if !directory.exists() {
+        println!(
+            "{}: nothing is there, so there is nothing to clean up",
+            directory.display()
+        );
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(lb::engine::clean_up(&directory))
 }
 
 fn set_up_logging(args: &Args) -> anyhow::Result<()> {

@@ -112,8 +112,15 @@ pub struct Daemon {
     pub socket: PathBuf,
     /// Where overrides are kept over a restart.
     pub state_directory: PathBuf,
+    /// Where the program and its tables outlive the daemon: a directory of its own in a bpf filesystem.
+    pub pin_directory: PathBuf,
     /// Where Prometheus metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+}
+
+impl Daemon {
+    /// The default of `pin_directory`.
+    pub const PIN_DIRECTORY: &str = "/sys/fs/bpf/lb";
 }
 
 /// How the XDP program is attached.
@@ -385,6 +392,7 @@ pub(crate) fn test_config() -> Config {
             full_nat_ports: 1024,
             selection_seed: 0,
             socket: PathBuf::from("/run/lb/lbd.sock"),
+            pin_directory: "/sys/fs/bpf/lb".into(),
             state_directory: PathBuf::from("/var/lib/lb"),
             metrics: None,
         },

@@ -41,6 +41,7 @@ pub(super) struct Daemon {
     pub(super) selection_seed: Given<i64>,
     pub(super) socket: Given<String>,
     pub(super) state_directory: Given<String>,
+    pub(super) pin_directory: Given<String>,
     pub(super) metrics: Given<String>,
 }
 

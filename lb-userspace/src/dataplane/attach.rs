@@ -40,7 +40,7 @@ impl Dataplane {
 
     fn detach_all(&mut self) -> Result<(), DataplaneError> {
         self.attachments.clear();
-        for link in self.links.drain(..) {
+        for (_, _, link) in self.links.drain(..) {
             program_mut(&mut self.ebpf, PROGRAM)?
                 .detach(link)
                 .map_err(|source| DataplaneError::Program {
@@ -96,7 +96,7 @@ impl Dataplane {
         };
         let mode = if native { AyaMode::Driver } else { AyaMode::Skb };
         let link = program.attach(interface, mode)?;
-        self.links.push(link);
+        self.links.push((interface.to_owned(), native, link));
         Ok(())
     }
 

@@ -34,6 +34,16 @@ impl Clock {
             .ok_or_else(|| DataplaneError::Clock(format!("{measured:.0} Hz is none that Linux can have")))
     }
 
+    /// That of a kernel with this tick rate, in Hz.
+    pub(super) fn of(hz: u32) -> Option<Self> {
+        RATES.contains(&hz).then_some(Self { hz })
+    }
+
+    /// The kernel's tick rate, in Hz.
+    pub(super) fn hz(self) -> u32 {
+        self.hz
+    }
+
     /// How far jiffies are shifted to make a tick.
     pub(super) fn shift(self) -> u32 {
         shift_for(self.hz)

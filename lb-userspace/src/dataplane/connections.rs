@@ -69,8 +69,8 @@ impl Connection {
 /// the VIP's port, for all others.
 #[derive(Debug)]
 pub struct ConnectionTable {
-    narrow: MappedArray<Bucket<AtomicU64, 1>>,
-    wide: MappedArray<Bucket<AtomicU64, 3>>,
+    pub(super) narrow: MappedArray<Bucket<AtomicU64, 1>>,
+    pub(super) wide: MappedArray<Bucket<AtomicU64, 3>>,
 }
 
 impl ConnectionTable {

@@ -1,6 +1,7 @@
 //! Loading the object: sizes of maps, constants, and all programs.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::Xdp;
@@ -10,6 +11,7 @@ use lb_common::connection_table::buckets_for;
 use lb_common::hash::Seed;
 
 use super::memory::MappedArray;
+use super::pins::Shapes;
 use super::{Clock, DataplaneError, Object};
 
 /// The program that balances.
@@ -32,22 +34,71 @@ pub struct LoadOptions {
     pub selection_seed: u64,
 }
 
+/// What a load takes besides the options: how large the tables are, and what they are made of.
+pub(super) struct Tables<'a> {
+    pub(super) lengths: Lengths,
+    /// Places connections.
+    pub(super) seed: u64,
+    /// The directory of pinned maps to use, made and pinned if they are not there, with their names.
+    pub(super) pinned: Option<(&'a Path, &'a Shapes)>,
+}
+
+/// Numbers of elements that are not the same for everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lengths {
+    /// Buckets of IPv4 connections to services of one port.
+    pub(super) narrow: u32,
+    /// Buckets of all other connections.
+    pub(super) wide: u32,
+    /// Own ports.
+    pub(super) ports: u32,
+}
+
+impl Lengths {
+    /// Those that are asked for.
+    pub(super) fn of(options: &LoadOptions) -> Self {
+        Self {
+            narrow: buckets_for(options.max_connections).max(2),
+            wide: buckets_for(options.max_wide_connections).max(2),
+            ports: options.full_nat_ports.max(1),
+        }
+    }
+
+    /// With the names of their maps.
+    pub(super) fn by_map(&self) -> [(&'static str, u32); 3] {
+        [
+            ("CONNECTIONS", self.narrow),
+            ("WIDE_CONNECTIONS", self.wide),
+            ("PORTS", self.ports),
+        ]
+    }
+}
+
 /// Loads the object with all of its programs, attached to nothing.
-pub(super) fn load(object: &Object, options: LoadOptions, clock: Clock) -> Result<Ebpf, DataplaneError> {
-    let buckets = buckets_for(options.max_connections).max(2);
-    let wide_buckets = buckets_for(options.max_wide_connections).max(2);
+pub(super) fn load(
+    object: &Object,
+    options: LoadOptions,
+    clock: Clock,
+    tables: &Tables<'_>,
+) -> Result<Ebpf, DataplaneError> {
+    let lengths = tables.lengths;
     let (table_seed, selection_seed) = (
-        SeedBytes::from(random_seed()?),
+        SeedBytes::from(tables.seed),
         SeedBytes::from(options.selection_seed),
     );
     let (shift, learn) = (clock.shift(), u8::from(options.learn_return_hops));
     let mut loader = EbpfLoader::new();
+    for (map, length) in lengths.by_map() {
+        loader.map_max_entries(map, length);
+    }
+    if let Some((directory, maps)) = tables.pinned {
+        for name in maps.keys() {
+            loader.map_pin_path(name, directory.join(name));
+        }
+    }
     loader
-        .map_max_entries("CONNECTIONS", buckets)
-        .map_max_entries("WIDE_CONNECTIONS", wide_buckets)
-        .map_max_entries("PORTS", options.full_nat_ports.max(1))
-        .override_global("CONNECTION_BUCKETS", &buckets, true)
-        .override_global("WIDE_BUCKETS", &wide_buckets, true)
+        .override_global("CONNECTION_BUCKETS", &lengths.narrow, true)
+        .override_global("WIDE_BUCKETS", &lengths.wide, true)
         .override_global("TABLE_SEED", &table_seed.0[..], true)
         .override_global("SELECTION_SEED", &selection_seed.0[..], true)
         .override_global("TICK_SHIFT", &shift, true)
@@ -89,7 +140,7 @@ impl From<u64> for SeedBytes {
     }
 }
 
-fn random_seed() -> Result<u64, DataplaneError> {
+pub(super) fn random_seed() -> Result<u64, DataplaneError> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))

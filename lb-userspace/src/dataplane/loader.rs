@@ -8,27 +8,34 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp};
 use lb_common::abi::{
     BACKEND_IDS, Backend, BackendState, Control, CopyHeader, ENDPOINT_BUCKETS, Outer, PortEntry, Pressure,
-    SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES, Service, SlotLine,
+    SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES, Service, SlotLine, TableHeader,
 };
 use lb_common::lookup_table::LookupBucket;
 use lb_common::tick::Tick;
 
 use super::attach::Attachment;
-use super::load::{self, CLOCK, LoadOptions, PROGRAM, array, mapped, per_cpu, program};
+use super::load::{self, CLOCK, Lengths, LoadOptions, PROGRAM, Tables, array, mapped, per_cpu, program};
 use super::memory::MappedArray;
+use super::takeover::Pinned;
 use super::{Clock, ConnectionTable, Counters, DataplaneError, Object, Snapshot};
+use crate::failpoint::{self, Failpoint};
 
 type Word = std::sync::atomic::AtomicU64;
 
-/// The loaded program and its maps. Dropping it detaches the program.
+/// The loaded program and its maps. Dropping it detaches the program, unless it is pinned.
 pub struct Dataplane {
     pub(super) ebpf: Ebpf,
     clock: Clock,
     pub(super) attachments: Vec<Attachment>,
-    pub(super) links: Vec<XdpLinkId>,
+    /// By interface, and whether native; none that are pinned.
+    pub(super) links: Vec<(String, bool, XdpLinkId)>,
     /// The attached program's successors are there as long as this is.
     _stages: ProgramArray<MapData>,
-    control: MappedArray<Control>,
+    /// What the tables are pinned as, of a data path that outlives the daemon.
+    pub(super) pinned: Option<Pinned>,
+    pub(super) header: MappedArray<TableHeader>,
+    pub(super) notes: MappedArray<u64>,
+    pub(super) control: MappedArray<Control>,
     service_table: MappedArray<LookupBucket>,
     endpoint_table: MappedArray<LookupBucket>,
     siblings: MappedArray<u64>,
@@ -38,19 +45,27 @@ pub struct Dataplane {
     slots: MappedArray<SlotLine>,
     backend_states: MappedArray<BackendState<Word>>,
     pressure: MappedArray<Pressure<Word>>,
-    connections: ConnectionTable,
+    pub(super) own_ports: MappedArray<PortEntry<Word>>,
+    pub(super) connections: ConnectionTable,
     counters: Counters,
-    own_ports: u64,
 }
 
 impl Dataplane {
-    /// Loads the program, attached to nothing yet.
+    /// Loads the program with tables of its own, attached to nothing yet. All of it goes when this is dropped.
     ///
     /// # Errors
     /// The kernel refuses it, or lacks what it needs.
     pub fn load(object: &Object, options: LoadOptions) -> Result<Self, DataplaneError> {
         let clock = load::measure_clock(object)?;
-        let mut ebpf = load::load(object, options, clock)?;
+        let tables = Tables {
+            lengths: Lengths::of(&options),
+            seed: load::random_seed()?,
+            pinned: None,
+        };
+        Self::with(load::load(object, options, clock, &tables)?, clock, None)
+    }
+
+    pub(super) fn with(mut ebpf: Ebpf, clock: Clock, pinned: Option<Pinned>) -> Result<Self, DataplaneError> {
         let counters = Counters::new(
             per_cpu(&mut ebpf, "OUTCOME_COUNTERS")?,
             per_cpu(&mut ebpf, "BACKEND_COUNTERS")?,
@@ -61,6 +76,9 @@ impl Dataplane {
             attachments: Vec::new(),
             links: Vec::new(),
             _stages: load::stages(&mut ebpf)?,
+            pinned,
+            header: mapped(&ebpf, "TABLE_HEADER")?,
+            notes: mapped(&ebpf, "NOTES")?,
             control: mapped(&ebpf, "CONTROL")?,
             service_table: mapped(&ebpf, "SERVICE_TABLE")?,
             endpoint_table: mapped(&ebpf, "ENDPOINT_TABLE")?,
@@ -71,12 +89,12 @@ impl Dataplane {
             slots: mapped(&ebpf, "SLOTS")?,
             backend_states: mapped(&ebpf, "BACKEND_STATES")?,
             pressure: mapped(&ebpf, "PRESSURE")?,
+            own_ports: mapped(&ebpf, "PORTS")?,
             connections: ConnectionTable::new(
                 array(&ebpf, "CONNECTIONS")?,
                 array(&ebpf, "WIDE_CONNECTIONS")?,
             )?,
             counters,
-            own_ports: u64::from(options.full_nat_ports.max(1)),
             ebpf,
         })
     }
@@ -102,6 +120,7 @@ impl Dataplane {
             &snapshot.siblings,
         );
         fill(&mut self.slots, idle * SLOT_LINES as usize, &snapshot.slots);
+        failpoint::reach(Failpoint::CopyHalfWritten);
         let services = copy_of(&mut self.services, idle, SERVICE_NUMBERS);
         for (number, service) in services.iter_mut().enumerate() {
             *service = snapshot
@@ -132,17 +151,32 @@ impl Dataplane {
             service_mask: snapshot.services_by_endpoint.mask(),
             endpoint_mask: snapshot.backends_by_endpoint.mask(),
             smallest_mtu,
-            flags: if snapshot.several_ports {
-                CopyHeader::SEVERAL_PORTS
-            } else {
-                0
-            },
+            flags: flag(snapshot.several_ports, CopyHeader::SEVERAL_PORTS)
+                | flag(self.is_migrating(), CopyHeader::MIGRATING),
         };
+        failpoint::reach(Failpoint::CopyWritten);
         self.flip(idle, header);
+        failpoint::reach(Failpoint::CopyActive);
         wait_for_grace_period();
     }
 
-    fn control(&mut self) -> Control {
+    /// The slots in force of a service that chooses by hashing, and those before, with the way in which it chooses; empty: none.
+    pub fn slots(&mut self, service: u16) -> Option<(u32, Vec<u16>, Vec<u16>)> {
+        let copy = usize::from(self.control().active & 1 != 0);
+        let service = *copy_of(&mut self.services, copy, SERVICE_NUMBERS).get(usize::from(service))?;
+        let lines = copy_of(&mut self.slots, copy, SLOT_LINES);
+        let part = |first: u32, length: u32| {
+            let pool = lines.iter().flat_map(|line| line.slots);
+            pool.skip(first as usize).take(length as usize).collect()
+        };
+        Some((
+            service.choice,
+            part(service.first_slot, service.slots),
+            part(service.previous_slot, service.previous_slots),
+        ))
+    }
+
+    pub(super) fn control(&mut self) -> Control {
         self.control.exclusive().first().copied().unwrap_or_default()
     }
 
@@ -186,7 +220,7 @@ impl Dataplane {
 
     /// Bytes of memory of the own ports of `full-nat` connections.
     pub fn own_ports_bytes(&self) -> u64 {
-        self.own_ports * size_of::<PortEntry<u64>>() as u64
+        size_of_val(self.own_ports.shared()) as u64
     }
 
     /// The connection tables.
@@ -245,6 +279,10 @@ impl Dataplane {
     }
 }
 
+fn flag(is: bool, flag: u32) -> u32 {
+    if is { flag } else { 0 }
+}
+
 fn copy_of<T>(map: &mut MappedArray<T>, copy: usize, elements: u32) -> &mut [T]
 where
     T: super::memory::DaemonElement,
@@ -263,7 +301,7 @@ fn fill<T: super::memory::DaemonElement + Copy>(map: &mut MappedArray<T>, from: 
 
 /// After this, no packet is judged by what was active before. `membarrier(2)`: MEMBARRIER_CMD_GLOBAL waits for an RCU
 /// grace period, and XDP programs run inside RCU read-side sections. The kernel refuses it only with `nohz_full` CPUs.
-fn wait_for_grace_period() {
+pub(super) fn wait_for_grace_period() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };

@@ -91,8 +91,12 @@ unsafe impl SharedElement for lb_common::return_hop::HopSlot<Word> {}
 unsafe impl SharedElement for lb_common::abi::BackendState<Word> {}
 // SAFETY: made of atomic words.
 unsafe impl SharedElement for lb_common::abi::Pressure<Word> {}
+// SAFETY: made of atomic words.
+unsafe impl SharedElement for lb_common::abi::PortEntry<Word> {}
 // SAFETY: integers.
 unsafe impl DaemonElement for lb_common::lookup_table::LookupBucket {}
+// SAFETY: integers.
+unsafe impl DaemonElement for lb_common::abi::TableHeader {}
 // SAFETY: integers.
 unsafe impl DaemonElement for u64 {}
 // SAFETY: integers.

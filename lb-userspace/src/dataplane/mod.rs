@@ -4,15 +4,20 @@
 //! and attaches the program, publishes snapshots with one flip, and reads what the program wrote.
 
 mod attach;
+mod bring_over;
 mod clock;
 mod connections;
 mod counters;
 mod interface;
+mod layout;
 mod load;
 mod loader;
 mod memory;
+mod notes;
 mod object;
+mod pins;
 mod snapshot;
+mod takeover;
 
 pub use attach::Attachment;
 pub use clock::Clock;
@@ -21,8 +26,11 @@ pub use counters::Counters;
 pub use interface::{mtu, strips_vlan_tags};
 pub use load::{LoadOptions, PROGRAM};
 pub use loader::Dataplane;
+pub use notes::TooLong;
 pub use object::{Object, ObjectError};
+pub use pins::{PinError, Pins};
 pub use snapshot::{BackendEntry, Forwarding, PortLease, ServiceEntry, Snapshot, SnapshotError};
+pub use takeover::pinned_notes;
 
 /// Why the data path could not be set up, changed or read.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +75,9 @@ pub enum DataplaneError {
     /// The kernel's tick rate could not be told.
     #[error("cannot measure the kernel's tick rate: {0}")]
     Clock(String),
+    /// What is pinned cannot be used, or nothing can be pinned.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// A snapshot cannot be built.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),

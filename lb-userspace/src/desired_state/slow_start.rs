@@ -45,6 +45,20 @@ impl Recoveries {
         Self(recoveries)
     }
 
+    /// Those that were so far when an earlier daemon noted it.
+    #[must_use]
+    pub fn known(recovering: impl IntoIterator<Item = (TargetId, Duration)>, now: Instant) -> Self {
+        let since = |(id, elapsed)| Some((id, now.checked_sub(elapsed)?));
+        Self(recovering.into_iter().filter_map(since).collect())
+    }
+
+    /// For how long they have been up.
+    pub fn elapsed(&self, now: Instant) -> impl Iterator<Item = (TargetId, Duration)> {
+        self.0
+            .iter()
+            .map(move |(id, since)| (id.clone(), now.saturating_duration_since(*since)))
+    }
+
     /// Whether any backend has not its whole share: then shares change as time goes by.
     pub fn any(&self) -> bool {
         !self.0.is_empty()

@@ -7,6 +7,7 @@ use crate::api::Refusal;
 use crate::api::types::{AddBackend, BackendChange, BackendState, ChangeBackend, Changed, Reloaded};
 use crate::config::{self, Config, ThisHost, limits};
 use crate::desired_state::with_overrides;
+use crate::failpoint::{self, Failpoint};
 use crate::handoff::DrainOutcome;
 use crate::persisted::Overrides;
 use crate::reconcile;
@@ -190,6 +191,7 @@ impl Engine {
         let mut changes = reconcile::changes(&self.file, &file);
         changes.append(&mut lines);
         let next = self.next(file, overrides, self.handed_off.clone())?;
+        failpoint::reach(Failpoint::ReloadComputed);
         let nothing =
             |error: &dyn std::fmt::Display| Refusal::Failed(format!("nothing was changed: {error}"));
         let leaving = leaving_vips(&next.identities);
@@ -197,6 +199,7 @@ impl Engine {
             .set(&next.file.services, &leaving)
             .await
             .map_err(|error| nothing(&error))?;
+        failpoint::reach(Failpoint::ReloadVipsSet);
         if next.overrides != self.overrides
             && let Err(error) = next.overrides.save(&self.file.daemon.state_directory)
         {
@@ -209,7 +212,9 @@ impl Engine {
             }
             return Err(nothing(&error));
         }
+        failpoint::reach(Failpoint::ReloadSaved);
         self.commit(next);
+        failpoint::reach(Failpoint::ReloadDone);
         // A file that the configuration only names, such as a CA's, may have changed as well.
         self.monitor.set_targets(targets(&self.effective));
         self.resolve().await;
@@ -310,6 +315,7 @@ fn fixed_key(old: &Config, new: &Config) -> Option<&'static str> {
         ("full_nat_ports", old.full_nat_ports != new.full_nat_ports),
         ("selection_seed", old.selection_seed != new.selection_seed),
         ("socket", old.socket != new.socket),
+        ("pin_directory", old.pin_directory != new.pin_directory),
         ("state_directory", old.state_directory != new.state_directory),
         ("metrics", old.metrics != new.metrics),
     ]

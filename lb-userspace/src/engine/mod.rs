@@ -2,14 +2,17 @@
 //! comes in through its inbox, one at a time; what follows from it is computed whole before anything is touched.
 
 mod change;
+mod cleanup;
 mod handle;
 mod housekeeping;
 mod look;
+mod notes;
 mod vips;
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lb_common::abi::BackendCounters;
@@ -19,18 +22,24 @@ use tokio::time::{Instant as TokioInstant, interval, sleep_until};
 use crate::api::Refusal;
 use crate::api::types::{AddBackend, ChangeBackend, Changed, Reloaded};
 use crate::config::{Config, ConfigError};
-use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot, mtu};
+use crate::dataplane::{
+    Dataplane, DataplaneError, LoadOptions, Object, PinError, Pins, ServiceEntry, Snapshot, mtu,
+};
 use crate::desired_state::{DesiredService, Inputs, Recoveries, with_overrides};
+use crate::failpoint::{self, Failpoint};
 use crate::handoff::DrainOutcome;
 use crate::health::{self, Monitor, Status, Target, TargetId};
 use crate::neighbours::{NeighbourError, Resolution, Resolver, Watch};
 use crate::observed_state::Observed;
 use crate::persisted::{Overrides, PersistError};
 use crate::reconcile::{self, Exhausted, Identities, SlotTables};
+use crate::scheduling;
 
+pub use cleanup::clean_up;
 pub use handle::EngineHandle;
 
 use housekeeping::Housekeeping;
+use notes::{Known, Notes};
 use vips::Vips;
 
 /// Health and neighbour changes within this time become one change of the tables.
@@ -44,6 +53,20 @@ pub enum StartError {
     /// The kernel side.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
+    /// The place where the kernel side outlives the daemon.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// What an earlier daemon has noted about the tables.
+    #[error(
+        "daemon.pin_directory {directory}: {reason}; the tables stay as they are and go on balancing: use the lbd that made \
+         them, or give up their connections with `lbd --cleanup` and start again"
+    )]
+    Notes {
+        /// Where the tables are pinned.
+        directory: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The neighbour table.
     #[error(transparent)]
     Neighbours(#[from] NeighbourError),
@@ -121,13 +144,17 @@ struct Next {
     entries: Vec<ServiceEntry>,
     slot_tables: SlotTables,
     snapshot: Snapshot,
+    /// For a later daemon.
+    notes: Vec<u8>,
 }
 
 impl Engine {
-    /// Loads and attaches the program and brings the tables up; nothing gets traffic before its first probe succeeds.
+    /// Loads the program, over the tables of an earlier daemon if there are any, brings them up to date and attaches the program.
+    /// A backend that nobody knows gets no traffic before its first probe succeeds.
     ///
     /// # Errors
-    /// Anything that the daemon cannot do without; what was set up is taken down again.
+    /// Anything that the daemon cannot do without; what was set up is taken down again, and what an earlier daemon has left
+    /// goes on.
     pub async fn start(file: Config, object: &Object) -> Result<(Self, Inbox, EngineHandle), StartError> {
         let overrides = Overrides::load(&file.daemon.state_directory)?;
         let options = LoadOptions {
@@ -137,8 +164,10 @@ impl Engine {
             learn_return_hops: true,
             selection_seed: file.daemon.selection_seed,
         };
-        let dataplane = Dataplane::load(object, options)?;
+        let pins = Pins::take(&file.daemon.pin_directory)?;
+        let mut dataplane = Dataplane::open(object, options, pins)?;
         report_memory(&dataplane, &options);
+        let notes = read_notes(&mut dataplane, &file)?;
         let (health_events, health) = mpsc::unbounded_channel();
         let (neighbour_events, neighbours) = mpsc::unbounded_channel();
         let watch = Resolver::watch(neighbour_events).await?;
@@ -164,7 +193,7 @@ impl Engine {
             #[cfg(feature = "log")]
             program_log: None,
         };
-        engine.begin().await?;
+        engine.begin(notes).await?;
         let (sender, requests) = mpsc::channel(64);
         Ok((
             engine,
@@ -178,25 +207,60 @@ impl Engine {
         ))
     }
 
-    async fn begin(&mut self) -> Result<(), StartError> {
+    async fn begin(&mut self, notes: Option<Notes>) -> Result<(), StartError> {
         self.effective = with_overrides(&self.file, &self.overrides);
+        let goes_on = notes.is_some();
+        if let Some(notes) = notes {
+            self.go_on(notes);
+        }
         self.resolve().await;
         let next = self
             .next(self.file.clone(), self.overrides.clone(), self.handed_off.clone())
             .map_err(StartError::Refused)?;
         self.commit(next);
+        failpoint::reach(Failpoint::TablesFilled);
         let daemon = &self.file.daemon;
-        self.dataplane.attach_all(&daemon.interfaces, daemon.xdp_mode)?;
+        self.dataplane.take_over(&daemon.interfaces, daemon.xdp_mode)?;
         for attachment in self.dataplane.attachments() {
             let interface = &attachment.interface;
             let mode = if attachment.native { "native" } else { "generic" };
-            tracing::info!(interface, mode, "attached");
+            tracing::info!(interface, mode, goes_on, "attached");
         }
-        self.vips.set(&self.file.services, &BTreeSet::new()).await?;
+        let leaving = leaving_vips(&self.identities);
+        self.vips.set(&self.file.services, &leaving).await?;
+        failpoint::reach(Failpoint::VipsSet);
         Ok(())
     }
 
-    /// Works until `shutdown`, then takes the VIPs off and, by dropping it, detaches the program.
+    /// Takes up what an earlier daemon has noted.
+    fn go_on(&mut self, notes: Notes) {
+        self.identities = notes.identities;
+        self.recoveries = Recoveries::known(notes.recovering, Instant::now());
+        self.vips = Vips::left(notes.vips);
+        let endpoints = endpoints(&self.effective);
+        for known in notes.health {
+            let name = (known.id.service.as_str(), known.id.backend.as_str());
+            if endpoints.get(&name) == Some(&known.address) {
+                let (id, address) = (known.id.clone(), known.address);
+                self.monitor.knows(id, address, known.health());
+            }
+        }
+        let numbers: Vec<_> = self
+            .identities
+            .services()
+            .map(|(_, service)| service.number)
+            .collect();
+        for number in numbers {
+            let Some((choice, present, previous)) = self.dataplane.slots(number) else {
+                continue;
+            };
+            if let Some(scheduler) = scheduling::hashing(choice) {
+                self.slot_tables.known(number, scheduler, &present, &previous);
+            }
+        }
+    }
+
+    /// Works until `shutdown`. What is pinned stays, and so do the VIPs: packets go on as before.
     pub async fn run(mut self, mut inbox: Inbox, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         let mut housekeeping = interval(HOUSEKEEPING);
@@ -225,7 +289,9 @@ impl Engine {
                 _ = housekeeping.tick() => self.keep_house().await,
             }
         }
-        self.vips.clear().await;
+        tracing::info!(
+            "connections go on, old ones and new ones, among the backends that are up now; `lbd --cleanup` ends that"
+        );
     }
 
     /// Looks up where each backend's packets go. What cannot be looked up now keeps its old next hop.
@@ -286,6 +352,9 @@ impl Engine {
             .map_err(|error: Exhausted| Refusal::Conflict(error.to_string()))?;
         let (entries, slot_tables) = reconcile::entries(&desired, &identities, &self.hops, &self.slot_tables);
         let snapshot = Snapshot::build(&entries).map_err(|error| Refusal::Conflict(error.to_string()))?;
+        let notes = self
+            .notes(&file, &identities, &recoveries, now)
+            .map_err(Refusal::Conflict)?;
         Ok(Next {
             file,
             effective,
@@ -297,7 +366,27 @@ impl Engine {
             entries,
             slot_tables,
             snapshot,
+            notes,
         })
+    }
+
+    /// What a later daemon must know when this state is in force.
+    fn notes(
+        &self,
+        file: &Config,
+        identities: &Identities,
+        recoveries: &Recoveries,
+        now: Instant,
+    ) -> Result<Vec<u8>, String> {
+        let known =
+            |(id, address, health): (&TargetId, SocketAddr, _)| Known::new(id.clone(), address, health);
+        let notes = Notes::new(
+            identities.clone(),
+            self.monitor.all().map(known).collect(),
+            self.vips.with(&file.services),
+            recoveries.elapsed(now).collect(),
+        );
+        notes.bytes()
     }
 
     fn desired(
@@ -331,6 +420,11 @@ impl Engine {
         self.overrides = next.overrides;
         self.handed_off = next.handed_off;
         self.identities = next.identities;
+        // Before the tables: a number that they name must be known to whoever finds them.
+        if let Err(error) = self.dataplane.remember(&next.notes) {
+            tracing::error!(%error, "a restarted lbd would not know of the last changes");
+        }
+        failpoint::reach(Failpoint::NotesWritten);
         let mtu = smallest_mtu(&self.file.daemon.interfaces, &next.entries);
         if next.entries != self.published || mtu != self.published_mtu {
             // Waiting for the grace period takes 10 to 20 ms.
@@ -375,6 +469,17 @@ impl Engine {
     fn counters(&self, backend: u16) -> BackendCounters {
         self.dataplane.counters().backend(backend).unwrap_or_default()
     }
+}
+
+/// What an earlier daemon has noted.
+fn read_notes(dataplane: &mut Dataplane, file: &Config) -> Result<Option<Notes>, StartError> {
+    let read = |bytes: Vec<u8>| {
+        Notes::read(&bytes).map_err(|reason| StartError::Notes {
+            directory: file.daemon.pin_directory.clone(),
+            reason,
+        })
+    };
+    dataplane.remembered()?.map(read).transpose()
 }
 
 /// What the tables take: they are as large from the start as they ever will be.

@@ -1,4 +1,4 @@
-//! The VIPs that `manage_vip` makes ours: on the interface while the daemon runs, announced to the neighbours.
+//! The VIPs that `manage_vip` makes ours: on the interface from the first start until `--cleanup`, announced to the neighbours.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,10 +15,27 @@ const ANNOUNCE_AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Vips {
     present: BTreeSet<(IpAddr, String)>,
+    /// What an earlier daemon has left, of which nobody has looked yet whether it is wanted.
+    earlier: BTreeSet<(IpAddr, String)>,
     announcement: Option<OwnedTask>,
 }
 
 impl Vips {
+    /// Those that an earlier daemon has left.
+    pub(super) fn left(earlier: impl IntoIterator<Item = (IpAddr, String)>) -> Self {
+        Self {
+            earlier: earlier.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// All that are, or may be, on their interfaces because of us, together with those of these services.
+    pub(super) fn with(&self, services: &[Service]) -> Vec<(IpAddr, String)> {
+        let mut all: BTreeSet<_> = self.present.union(&self.earlier).cloned().collect();
+        all.extend(managed(services));
+        all.into_iter().collect()
+    }
+
     /// Makes the managed VIPs of these services the ones that are on their interfaces: new ones first. Those of services
     /// that are `leaving` stay where they are, since the connections that are left need them.
     ///
@@ -29,14 +46,12 @@ impl Vips {
         services: &[Service],
         leaving: &BTreeSet<IpAddr>,
     ) -> Result<(), VipError> {
-        let mut wanted: BTreeSet<_> = services
-            .iter()
-            .filter_map(|service| Some((service.vip, service.manage_vip.clone()?)))
-            .collect();
+        let mut wanted: BTreeSet<_> = managed(services).collect();
         let served: BTreeSet<_> = services.iter().map(|service| service.vip).collect();
         let last_ones =
             |(address, _): &&(IpAddr, String)| leaving.contains(address) && !served.contains(address);
-        wanted.extend(self.present.iter().filter(last_ones).cloned());
+        let ours_before = self.present.union(&self.earlier);
+        wanted.extend(ours_before.filter(last_ones).cloned());
         let mut ours = Vec::new();
         for (address, interface) in wanted.difference(&self.present) {
             match vip::add(*address, interface).await {
@@ -52,8 +67,10 @@ impl Vips {
                 }
             }
         }
-        let old: Vec<_> = self.present.difference(&wanted).cloned().collect();
+        let ours_before = self.present.union(&self.earlier);
+        let old: Vec<_> = ours_before.filter(|vip| !wanted.contains(vip)).cloned().collect();
         take_off(&old).await;
+        self.earlier.clear();
         self.present = wanted;
         if !ours.is_empty() {
             announce(&ours);
@@ -64,13 +81,13 @@ impl Vips {
         }
         Ok(())
     }
+}
 
-    /// Takes all of them off.
-    pub(super) async fn clear(&mut self) {
-        self.announcement = None;
-        let all: Vec<_> = std::mem::take(&mut self.present).into_iter().collect();
-        take_off(&all).await;
-    }
+/// Those that services want, with their interfaces.
+fn managed(services: &[Service]) -> impl Iterator<Item = (IpAddr, String)> {
+    services
+        .iter()
+        .filter_map(|service| Some((service.vip, service.manage_vip.clone()?)))
 }
 
 fn announce(vips: &[(IpAddr, String)]) {
@@ -82,7 +99,7 @@ fn announce(vips: &[(IpAddr, String)]) {
 }
 
 /// Leaves alone what somebody else put there; see [`vip::remove`].
-async fn take_off(vips: &[(IpAddr, String)]) {
+pub(super) async fn take_off(vips: &[(IpAddr, String)]) {
     for (address, interface) in vips {
         match vip::remove(*address, interface).await {
             Ok(true) => tracing::info!(vip = %address, interface, "VIP taken off the interface"),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::probe::Probe;
@@ -16,7 +17,7 @@ use crate::config;
 use crate::task::OwnedTask;
 
 /// A backend of a service. The same server behind two services is probed for each: their checks may differ.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TargetId {
     /// The service's name.
     pub service: String,
@@ -49,6 +50,8 @@ pub struct Event {
 pub struct Monitor {
     events: UnboundedSender<Event>,
     probed: HashMap<TargetId, Probed>,
+    /// What an earlier daemon knew, until the target is probed.
+    known: HashMap<TargetId, (SocketAddr, Health)>,
 }
 
 impl Monitor {
@@ -57,7 +60,13 @@ impl Monitor {
         Self {
             events,
             probed: HashMap::new(),
+            known: HashMap::new(),
         }
+    }
+
+    /// What was known of a target before this process: it begins with that if it is probed at the same address.
+    pub fn knows(&mut self, id: TargetId, address: SocketAddr, health: Health) {
+        self.known.insert(id, (address, health));
     }
 
     /// Makes `targets` the ones that are probed (of two with one id, the last); must be called in a tokio runtime.
@@ -77,17 +86,32 @@ impl Monitor {
                     let state = old.end();
                     Probed::start(target, ca, state, self.events.clone())
                 }
-                _ => Probed::start(target, ca, State::new(SystemTime::now()), self.events.clone()),
+                _ => {
+                    let state = match self.known.remove(&id) {
+                        Some((address, health)) if address == target.address => State::known(health),
+                        _ => State::new(SystemTime::now()),
+                    };
+                    Probed::start(target, ca, state, self.events.clone())
+                }
             };
             self.probed.insert(id, probed);
         }
+        self.known.clear();
     }
 
     /// What the probes say of a target; `None`: it is none.
     pub fn health(&self, id: &TargetId) -> Option<Health> {
+        match self.probed.get(id) {
+            Some(probed) => Some(probed.record().state.health().clone()),
+            None => self.known.get(id).map(|(_, health)| health.clone()),
+        }
+    }
+
+    /// All targets, where they are probed and what is known of them.
+    pub fn all(&self) -> impl Iterator<Item = (&TargetId, SocketAddr, Health)> {
         self.probed
-            .get(id)
-            .map(|probed| probed.record().state.health().clone())
+            .iter()
+            .map(|(id, probed)| (id, probed.target.address, probed.record().state.health().clone()))
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 /// What one probe found, with the reason in an operator's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -16,7 +18,8 @@ pub(super) enum Outcome {
 }
 
 /// Whether a backend is fit to get connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// No probe has succeeded yet.
     Checking,
@@ -62,6 +65,11 @@ impl State {
             since: now,
             reason: "no probe has ended yet".to_owned(),
         };
+        Self { health, against: 0 }
+    }
+
+    /// A backend whose health is known from before.
+    pub(super) fn known(health: Health) -> Self {
         Self { health, against: 0 }
     }
 

@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_common::abi::{BACKEND_IDS, BackendCounters, SERVICE_NUMBERS};
+use serde::{Deserialize, Serialize};
 
 use super::key::{BackendKey, ServiceKey, Way};
 use super::leases::{self, Direction, NoLease};
+use super::written;
 use crate::config::Ports;
 use crate::dataplane::{Forwarding, PortLease};
 use crate::observed_state::Observed;
 
 /// The numbers of all services and backends that are, or still have connections. A new name changes no number.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Identities {
+    #[serde(with = "written::pairs")]
     services: BTreeMap<ServiceKey, ServiceIdentity>,
     /// Out of the tables, but a connection still names them: not to be given away yet.
     resting_services: Vec<u16>,
@@ -24,7 +27,7 @@ pub struct Identities {
 }
 
 /// A service that has a number.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServiceIdentity {
     /// Its number in the kernel's tables.
     pub number: u16,
@@ -37,13 +40,15 @@ pub struct ServiceIdentity {
     /// Whether it is no longer wanted and only here for its connections.
     pub leaving: bool,
     /// What backends counted that are gone.
+    #[serde(with = "written::counters")]
     pub retired: BackendCounters,
     /// Its backends.
+    #[serde(with = "written::pairs")]
     pub backends: BTreeMap<BackendKey, BackendIdentity>,
 }
 
 /// A backend that has an id.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BackendIdentity {
     /// Its id in the kernel's tables.
     pub id: u16,
@@ -54,6 +59,7 @@ pub struct BackendIdentity {
     /// Whether it is no longer wanted and only here for its connections.
     pub leaving: bool,
     /// What the counters of its id stood at when it got it.
+    #[serde(with = "written::counters")]
     pub baseline: BackendCounters,
     /// Its idle timeouts in ticks, kept for when it leaves.
     pub timeouts: [u16; 3],

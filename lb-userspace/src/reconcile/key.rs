@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{self, Mode, Protocol};
 
 /// What a service is known by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceKey {
     /// The address that clients connect to.
     pub vip: IpAddr,
@@ -30,7 +32,7 @@ impl ServiceKey {
 
 /// What a backend is known by within its service. The way to it is part of that: a connection's packets must go the same way
 /// to its end, so that after a change of the mode there is a new backend for new connections, and the old one leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BackendKey {
     /// Where it listens; port 0: that of the packet.
     pub endpoint: SocketAddr,
@@ -39,7 +41,7 @@ pub struct BackendKey {
 }
 
 /// A mode with what a connection's packets depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Way {
     /// Destination rewritten.
     Nat,

@@ -8,6 +8,7 @@ mod key;
 mod leases;
 mod make_way;
 mod slot_tables;
+mod written;
 
 use std::time::Duration;
 

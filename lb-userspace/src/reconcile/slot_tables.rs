@@ -15,7 +15,8 @@ pub struct SlotTables(HashMap<u16, Slots>);
 #[derive(Debug, Clone)]
 struct Slots {
     scheduler: Scheduler,
-    candidates: Vec<Candidate>,
+    /// What the present ones are made of; `None`: nobody knows any more.
+    candidates: Option<Vec<Candidate>>,
     present: Arc<[u16]>,
     /// The last ones that were not empty: the present ones, if they are not.
     last: Arc<[u16]>,
@@ -24,6 +25,20 @@ struct Slots {
 }
 
 impl SlotTables {
+    /// Those that are in force, as an earlier daemon has left them: of a service that hashes, its scheduler, the present slots and
+    /// the previous ones.
+    pub fn known(&mut self, number: u16, scheduler: Scheduler, present: &[u16], previous: &[u16]) {
+        let last = if present.is_empty() { previous } else { present };
+        let slots = Slots {
+            scheduler,
+            candidates: None,
+            present: present.into(),
+            last: last.into(),
+            previous: previous.into(),
+        };
+        self.0.insert(number, slots);
+    }
+
     /// The slots of a service, present and previous, that follow from what they are made of and from those that it had in
     /// `before`. What is made of the same is not made again: that takes a millisecond for a large table.
     pub fn make(
@@ -35,7 +50,7 @@ impl SlotTables {
     ) -> (Vec<u16>, Vec<u16>) {
         let before = before.0.get(&number).filter(|it| it.scheduler == scheduler);
         let slots = match before {
-            Some(same) if same.candidates == candidates => same.clone(),
+            Some(same) if same.candidates.as_ref() == Some(&candidates) => same.clone(),
             _ => Slots::make(before, scheduler, candidates),
         };
         let made = (slots.present.to_vec(), slots.previous.to_vec());
@@ -49,7 +64,7 @@ impl Slots {
         let present: Arc<[u16]> = scheduling::slots(scheduler, &candidates).into();
         let mut slots = Self {
             scheduler,
-            candidates,
+            candidates: Some(candidates),
             last: present.clone(),
             present,
             previous: Arc::default(),
@@ -118,12 +133,19 @@ mod tests {
             "while all were down nothing went anywhere"
         );
         let same_back = [&all_down[..], &[(Maglev, &[1, 0])]].concat();
-        assert_eq!(after(&same_back), (one, both));
+        assert_eq!(after(&same_back), (one.clone(), both.clone()));
         assert_eq!(
             after(&[(RoundRobin, &[1, 1]), (RoundRobin, &[1, 0])]),
             (vec![1], vec![]),
             "it does not hash"
         );
+        // What a daemon finds that begins anew.
+        for (shares, expected) in [(&[1, 0][..], &both), (&[1, 1], &one)] {
+            let mut found = SlotTables::default();
+            found.known(1, Maglev, &one, &both);
+            let (_, previous) = SlotTables::default().make(&found, 1, Maglev, candidates(shares));
+            assert_eq!(previous, *expected);
+        }
         let other = [(SourceHash, &[1, 1][..]), (Maglev, &[1, 0])];
         assert_eq!(after(&other).1, [] as [u16; 0], "another hash chose by those");
     }

@@ -42,6 +42,13 @@ pub fn slots(scheduler: Scheduler, candidates: &[Candidate]) -> Vec<u16> {
     }
 }
 
+/// The scheduler whose choice is this one, if it chooses by hashing.
+pub fn hashing(choice: u32) -> Option<Scheduler> {
+    [Scheduler::Maglev, Scheduler::SourceHash]
+        .into_iter()
+        .find(|scheduler| self::choice(Some(*scheduler)) as u32 == choice)
+}
+
 /// How the program takes a slot. `None`: of a service that has none.
 pub fn choice(scheduler: Option<Scheduler>) -> Choice {
     match scheduler {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Deserialize;
 
+use super::bpf_filesystem;
 use super::command::{run, wait_for};
 use super::network;
 use super::nginx::WebServer;
@@ -92,7 +93,14 @@ impl Lab {
         })
     }
 
-    /// Ends `lbd` with SIGTERM and waits until it is gone. Whether it was running.
+    /// Takes away what a stopped `lbd` has left running: what it says.
+    pub fn clean_up(&self) -> anyhow::Result<String> {
+        let mut command = self.command(Node::Lb, &self.options.binaries.lbd)?;
+        command.arg("--cleanup").arg("--config").arg(self.file("lb.toml"));
+        run(&mut command)
+    }
+
+    /// Ends `lbd` with SIGTERM and waits until it is gone; packets go their way all the same. Whether it was running.
     pub fn stop_lbd(&mut self) -> anyhow::Result<bool> {
         self.processes.stop("lbd")
     }
@@ -167,6 +175,8 @@ pub(super) fn configuration(directory: &Path, options: &LabOptions) -> String {
         .map(|&node| site_server(directory, options, node))
         .collect();
     let (keepalive, drain) = (options.keepalive_time.as_secs(), options.drain_timeout.as_secs());
+    let pins = bpf_filesystem::pin_directory(directory);
+    let pins = pins.display();
     let (max_connections, more_services) = (options.max_connections, &options.more_services);
     format!(
         r#"# Written by `cargo xtask lab`.
@@ -175,6 +185,7 @@ interfaces = [{interfaces}]
 max_connections = {max_connections}
 socket = "{directory_name}/lbd.sock"
 state_directory = "{directory_name}/state"
+pin_directory = "{pins}"
 metrics = "127.0.0.1:9100"
 
 {www}{www_http}{more_services}[site]

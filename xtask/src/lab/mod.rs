@@ -155,6 +155,7 @@ impl Lab {
             fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
         self.write("lab.json", &serde_json::to_string_pretty(&self.options)?)?;
+        bpf_filesystem::mount(&self.directory)?;
         network::make_wires(&self.options)?;
         self.start_relay()?;
         network::configure(&self.options, &self.directory)?;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use super::bpf_filesystem::BpfFilesystem;
+use super::bpf_filesystem;
 use super::command::{cannot_run, run};
 use super::namespace::Namespace;
 use super::node::Node;
@@ -83,7 +83,7 @@ pub(super) fn configure(options: &LabOptions, directory: &Path) -> anyhow::Resul
 }
 
 fn attach_programs(options: &LabOptions, directory: &Path) -> anyhow::Result<()> {
-    let filesystem = BpfFilesystem::mount(directory)?;
+    let filesystem = bpf_filesystem::path(directory);
     let unpacking = match options.mode {
         Mode::Ipip => &Node::WEB[..],
         _ => &[],
@@ -102,7 +102,7 @@ fn attach_programs(options: &LabOptions, directory: &Path) -> anyhow::Result<()>
         ip.args(["link", "set", "dev", device, "xdpdrv", "object"])
             .arg(object)
             .args(["section", "xdp"])
-            .env("TC_BPF_MNT", filesystem.path());
+            .env("TC_BPF_MNT", &filesystem);
         run(&mut ip)?;
     }
     Ok(())

@@ -31,6 +31,7 @@ fn defaults_are_as_documented() {
             selection_seed: 0,
             socket: "/run/lb/lbd.sock".into(),
             state_directory: "/var/lib/lb".into(),
+            pin_directory: "/sys/fs/bpf/lb".into(),
             metrics: None,
         }
     );

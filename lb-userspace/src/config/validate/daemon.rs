@@ -35,6 +35,7 @@ pub(super) fn daemon(
     let metrics = section.text("metrics", &given.metrics, rules::endpoint);
     let socket = socket(section, given);
     let state_directory = section.path("state_directory", &given.state_directory);
+    let pin_directory = section.path("pin_directory", &given.pin_directory);
     let mut entries = |key: &str, given| section.number::<u32>(key, given, limits::MAX_CONNECTIONS, key);
     let max_connections = entries("max_connections", &given.max_connections).unwrap_or(1_000_000);
     let max_wide_connections = entries("max_wide_connections", &given.max_wide_connections);
@@ -48,6 +49,7 @@ pub(super) fn daemon(
         selection_seed: seed.unwrap_or(0),
         socket: socket.unwrap_or_else(|| "/run/lb/lbd.sock".into()),
         state_directory: state_directory.unwrap_or_else(|| "/var/lib/lb".into()),
+        pin_directory: pin_directory.unwrap_or_else(|| Daemon::PIN_DIRECTORY.into()),
         metrics,
         interfaces: interfaces?,
     })

@@ -4,6 +4,7 @@ mod ambiguity;
 mod lookup;
 mod record;
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -71,7 +72,7 @@ pub struct BackendEntry {
 }
 
 /// How packets get to a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarding {
     /// Destination rewritten.
     Nat,
@@ -92,7 +93,7 @@ pub enum Forwarding {
 }
 
 /// Own ports, and the elements of `PORTS` that stand for them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortLease {
     /// The first port.
     pub first_port: u16,

@@ -1,0 +1,557 @@
+//! A data path that outlives the daemon: tables, programs and links are pinned, and a new daemon takes them over while packets
+//! go through.
+//!
+//! Each start loads the programs afresh and gives the links the new one, each from one packet to the next. Mostly the tables stay.
+//! Where they do not fit any more, a new set takes their place:
+//!
+//! 1. the new set is made and filled, connections included; `MIGRATING` is set in it;
+//! 2. the links get the programs that look at the new set, one after the other;
+//! 3. when no packet looks at the old one any more, what has changed there since is brought over;
+//! 4. `MIGRATING` is cleared, and the old set let go.
+//!
+//! Between 2 and 4 (some milliseconds) a packet that has no entry is dropped, and sent again by its sender.
+
+use std::path::Path;
+use std::sync::atomic::{Ordering, fence};
+
+use aya::maps::MapData;
+use lb_common::abi::{ABI_VERSION, CopyHeader, TableHeader};
+use lb_common::hash::Seed;
+
+use super::attach::Attachment;
+use super::bring_over::{self, BroughtOver};
+use super::load::{self, Lengths, LoadOptions, PROGRAM, Tables, program_mut};
+use super::loader::wait_for_grace_period;
+use super::memory::MappedArray;
+use super::notes::{self, TooLong};
+use super::pins::{self, Choice, Found, Link, PinError, Pins, Replaced, Role, SetNumber, Shapes};
+use super::{Clock, ConnectionTable, Dataplane, DataplaneError, Object, layout};
+use crate::config::XdpMode;
+use crate::failpoint::{self, Failpoint};
+
+/// What is pinned, and what is still to be done with it.
+pub(super) struct Pinned {
+    pins: Pins,
+    set: SetNumber,
+    /// The set whose connections this one takes over.
+    older: Option<Older>,
+    /// Whether this set was made by this daemon.
+    is_new: bool,
+    generation: u32,
+    seed: u64,
+    has_changed_links: bool,
+    has_taken_over: bool,
+}
+
+/// A set of tables that programs look at until the links have changed.
+struct Older {
+    number: SetNumber,
+    packing: &'static lb_common::connection_table::Packing,
+    connections: ConnectionTable,
+    own_ports: MappedArray<lb_common::abi::PortEntry<std::sync::atomic::AtomicU64>>,
+    notes: Option<Vec<u8>>,
+}
+
+impl Dataplane {
+    /// Loads the program over the tables that are pinned, or over new ones that are pinned from now on. It is attached to nothing
+    /// yet; what was attached before goes on.
+    ///
+    /// # Errors
+    /// What is pinned cannot be used; or the kernel refuses the program. Nothing has changed for any packet.
+    pub fn open(object: &Object, options: LoadOptions, pins: Pins) -> Result<Self, DataplaneError> {
+        let found = find(&pins)?;
+        let mut lengths = Lengths::of(&options);
+        if let (Some(set), _) = pins::current(&found) {
+            let present = pins.shapes(set.number)?;
+            // Leases name elements: none may go.
+            lengths.ports = lengths
+                .ports
+                .max(present.get("PORTS").map_or(0, |shape| shape.max_entries));
+        }
+        let wanted = pins::wanted(object, &lengths.by_map())?;
+        let choice = pins::choose(&pins, &found, &wanted, |set| pins.shapes(set))?;
+        let (set, older, is_new) = match choice {
+            Choice::Make(set) => (set, None, true),
+            Choice::Adopt(set) => (set, None, false),
+            Choice::Finish { set, older } => (set, Some(older), false),
+            Choice::Replace { set, older } => (set, Some(older), true),
+        };
+        for number in pins.sets()? {
+            if number != set && Some(number) != older {
+                pins.remove_set(number)?;
+            }
+        }
+        let directory = pins.make_set(set)?;
+        if is_new {
+            for name in older
+                .map(|older| share(&pins, older, &directory, &wanted))
+                .transpose()?
+                .unwrap_or_default()
+            {
+                tracing::debug!(map = name, "taken over as it is");
+            }
+        } else {
+            let present = pins.shapes(set)?;
+            let length =
+                |name: &str, wanted: u32| present.get(name).map_or(wanted, |shape| shape.max_entries);
+            lengths = Lengths {
+                narrow: length("CONNECTIONS", lengths.narrow),
+                wide: length("WIDE_CONNECTIONS", lengths.wide),
+                ports: length("PORTS", lengths.ports),
+            };
+        }
+        let header = found.iter().find(|found| found.number == older.unwrap_or(set));
+        let header = header.map(|found| found.header).unwrap_or_default();
+        let clock = match Clock::of(header.hz) {
+            Some(clock) => clock,
+            None => load::measure_clock(object)?,
+        };
+        let own = found.iter().find(|found| found.number == set && !is_new);
+        let seed = match own {
+            Some(own) => own.header.table_seed,
+            None => load::random_seed()?,
+        };
+        failpoint::reach(Failpoint::SetMade);
+        let older = older
+            .map(|number| Older::open(&pins, number, &found))
+            .transpose()?;
+        let tables = Tables {
+            lengths,
+            seed,
+            pinned: Some((&directory, &wanted)),
+        };
+        let ebpf = load::load(object, options, clock, &tables)?;
+        let generation = pins.generations()?.last().map_or(1, |last| last.wrapping_add(1));
+        keep_programs(&ebpf, &pins.programs(generation))?;
+        failpoint::reach(Failpoint::ProgramsPinned);
+        let pinned = Pinned {
+            pins,
+            set,
+            older,
+            is_new,
+            generation,
+            seed,
+            has_changed_links: false,
+            has_taken_over: false,
+        };
+        let mut dataplane = Self::with(ebpf, clock, Some(pinned))?;
+        if is_new && let Some(header) = dataplane.header.exclusive().first_mut() {
+            *header = TableHeader {
+                complete: 0,
+                abi_version: ABI_VERSION,
+                hz: clock.hz(),
+                table_seed: seed,
+                notes: 0,
+                migrating: 0,
+            };
+        }
+        failpoint::reach(Failpoint::ProgramLoaded);
+        Ok(dataplane)
+    }
+
+    /// Whether connections of older tables are still to be brought over.
+    pub(super) fn is_migrating(&self) -> bool {
+        self.pinned.as_ref().is_some_and(|pinned| pinned.older.is_some())
+    }
+
+    /// What an earlier daemon has noted; `None`: there was none. Spoilt notes are an error, since nobody could say what the
+    /// tables mean.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn remembered(&mut self) -> Result<Option<Vec<u8>>, DataplaneError> {
+        let Some(pinned) = &self.pinned else {
+            return Ok(None);
+        };
+        let (set, notes) = match &pinned.older {
+            Some(older) if pinned.is_new => (older.number, older.notes.clone()),
+            None if pinned.is_new => return Ok(None),
+            _ => {
+                let header = self.header.exclusive().first().copied().unwrap_or_default();
+                (pinned.set, notes::read(&header, self.notes.exclusive()))
+            }
+        };
+        match notes {
+            Some(notes) => Ok(Some(notes)),
+            None => Err(PinError::Unusable {
+                path: pinned.pins.set(set).join("NOTES"),
+                reason: "lbd's notes on what the tables mean are spoilt".to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// Notes what a later daemon must know.
+    ///
+    /// # Errors
+    /// It is too long; the notes are as before.
+    pub fn remember(&mut self, notes: &[u8]) -> Result<(), TooLong> {
+        if self.pinned.is_none() {
+            return Ok(());
+        }
+        notes::write(&mut self.header, &mut self.notes, notes)
+    }
+
+    /// Makes this program the one that these interfaces run, and no others. The tables must have been published and the notes
+    /// written.
+    ///
+    /// # Errors
+    /// An interface has another program already, or the mode asked for is not to be had there; or connections would be lost by
+    /// a smaller table. Interfaces that had the program before still have it, the old one or this one.
+    pub fn take_over(&mut self, interfaces: &[String], mode: XdpMode) -> Result<(), DataplaneError> {
+        let Some(pinned) = &self.pinned else {
+            return self.attach_all(interfaces, mode);
+        };
+        let before = pinned.pins.links()?;
+        self.change_over(&before, interfaces, mode)
+    }
+
+    fn change_over(
+        &mut self,
+        before: &[Link],
+        interfaces: &[String],
+        mode: XdpMode,
+    ) -> Result<(), DataplaneError> {
+        let brought = self.bring_over()?;
+        if brought.homeless > 0 {
+            return Err(DataplaneError::Map {
+                map: "CONNECTIONS",
+                reason: format!(
+                    "{} connections find no room in tables of this size; raise daemon.max_connections and \
+                     daemon.max_wide_connections, or wait until there are fewer connections",
+                    brought.homeless
+                ),
+            });
+        }
+        failpoint::reach(Failpoint::ConnectionsCopied);
+        let migrating = self.is_migrating();
+        if let Some(header) = self.header.exclusive().first_mut() {
+            header.migrating = migrating.into();
+            fence(Ordering::SeqCst);
+            header.complete = TableHeader::COMPLETE;
+            fence(Ordering::SeqCst);
+        }
+        failpoint::reach(Failpoint::SetComplete);
+        self.change_links(before, interfaces, mode)?;
+        failpoint::reach(Failpoint::LinksChanged);
+        wait_for_grace_period();
+        let brought = self.bring_over()?;
+        if brought.homeless > 0 {
+            tracing::error!(
+                connections = brought.homeless,
+                "connections that began during the change have found no room in the new tables"
+            );
+        }
+        failpoint::reach(Failpoint::RestCopied);
+        self.let_go_of_old(before, interfaces)
+    }
+
+    /// Copies the connections of older tables, or what is new of them.
+    fn bring_over(&mut self) -> Result<BroughtOver, DataplaneError> {
+        let now = self.now()?;
+        let Some(Pinned {
+            older: Some(older),
+            seed,
+            ..
+        }) = &self.pinned
+        else {
+            return Ok(BroughtOver::default());
+        };
+        let seed = Seed::new(*seed);
+        bring_over::ports(older.own_ports.shared(), self.own_ports.shared());
+        let (from, to) = (&older.connections, &self.connections);
+        let narrow = bring_over::connections(
+            from.narrow.shared(),
+            older.packing,
+            to.narrow.shared(),
+            &seed,
+            now,
+        );
+        let wide = bring_over::connections(from.wide.shared(), older.packing, to.wide.shared(), &seed, now);
+        tracing::info!(
+            connections = narrow.entries + wide.entries,
+            "connections are in the new tables"
+        );
+        Ok(BroughtOver {
+            entries: narrow.entries + wide.entries,
+            homeless: narrow.homeless + wide.homeless,
+        })
+    }
+
+    /// Gives the links of these interfaces the new program, and attaches it where there is none yet.
+    fn change_links(
+        &mut self,
+        before: &[Link],
+        interfaces: &[String],
+        mode: XdpMode,
+    ) -> Result<(), DataplaneError> {
+        let mut fresh = Vec::new();
+        let mut how = None;
+        for interface in interfaces {
+            let known = before.iter().find(|link| link.interface == *interface);
+            let replaced = match known {
+                Some(link) => self.replace(link)?,
+                None => Replaced::Dead,
+            };
+            match (known, replaced) {
+                (Some(link), Replaced::Yes) => {
+                    how = Some(link.native);
+                    self.attachments.push(Attachment {
+                        interface: interface.clone(),
+                        native: link.native,
+                    });
+                    failpoint::reach(Failpoint::LinkChanged);
+                }
+                (Some(link), Replaced::Dead) => {
+                    if let Some(pinned) = &self.pinned {
+                        pinned.pins.remove_link(link)?;
+                    }
+                    fresh.push(interface.clone());
+                }
+                (None, _) => fresh.push(interface.clone()),
+            }
+        }
+        let mode = match how {
+            None => mode,
+            Some(native) => {
+                let asked = match mode {
+                    XdpMode::Auto => native,
+                    XdpMode::Native => true,
+                    XdpMode::Generic => false,
+                };
+                if asked != native {
+                    tracing::warn!(
+                        mode = if native { "native" } else { "generic" },
+                        "the program stays attached as it is, since packets would pass by it during a change of xdp_mode; \
+                         to change that, stop lbd and run `lbd --cleanup` first"
+                    );
+                }
+                if native { XdpMode::Native } else { XdpMode::Generic }
+            }
+        };
+        self.attach_all(&fresh, mode)?;
+        self.keep_links()
+    }
+
+    fn replace(&mut self, link: &Link) -> Result<Replaced, DataplaneError> {
+        let Some(pinned) = &mut self.pinned else {
+            return Ok(Replaced::Dead);
+        };
+        let replaced = pinned.pins.replace(link, program_mut(&mut self.ebpf, PROGRAM)?)?;
+        pinned.has_changed_links |= replaced == Replaced::Yes;
+        Ok(replaced)
+    }
+
+    /// Pins the links that were made just now.
+    fn keep_links(&mut self) -> Result<(), DataplaneError> {
+        let Some(pinned) = &mut self.pinned else {
+            return Ok(());
+        };
+        let program = program_mut(&mut self.ebpf, PROGRAM)?;
+        for (interface, native, id) in self.links.drain(..) {
+            let link = program.take_link(id).map_err(|source| DataplaneError::Program {
+                program: PROGRAM,
+                source: Box::new(source),
+            })?;
+            pinned.pins.keep(&Link { interface, native }, link)?;
+            pinned.has_changed_links = true;
+            failpoint::reach(Failpoint::LinkPinned);
+        }
+        Ok(())
+    }
+
+    /// When nothing looks at what was before any more.
+    fn let_go_of_old(&mut self, before: &[Link], interfaces: &[String]) -> Result<(), DataplaneError> {
+        let active = self.control().active & 1;
+        let Some(pinned) = &mut self.pinned else {
+            return Ok(());
+        };
+        let older = pinned.older.take();
+        if older.is_some() {
+            if let Some(control) = self.control.exclusive().first_mut()
+                && let Some(copy) = control.copies.get_mut(active as usize)
+            {
+                copy.flags &= !CopyHeader::MIGRATING;
+            }
+            fence(Ordering::SeqCst);
+            if let Some(header) = self.header.exclusive().first_mut() {
+                header.migrating = 0;
+            }
+            fence(Ordering::SeqCst);
+            failpoint::reach(Failpoint::Migrated);
+        }
+        for link in before.iter().filter(|link| !interfaces.contains(&link.interface)) {
+            tracing::info!(interface = link.interface, "detached");
+            pinned.pins.remove_link(link)?;
+        }
+        for number in pinned.pins.sets()? {
+            if number != pinned.set {
+                pinned.pins.remove_set(number)?;
+            }
+        }
+        failpoint::reach(Failpoint::OldSetRemoved);
+        for generation in pinned.pins.generations()? {
+            if generation != pinned.generation {
+                pinned.pins.remove_programs(generation)?;
+            }
+        }
+        pinned.has_taken_over = true;
+        failpoint::reach(Failpoint::OldProgramsRemoved);
+        Ok(())
+    }
+}
+
+impl Drop for Pinned {
+    /// Takes away what this daemon has made and nobody needs, unless it has taken over. What remains is put in order by the next
+    /// one.
+    fn drop(&mut self) {
+        if self.has_taken_over || self.has_changed_links {
+            return;
+        }
+        note(self.pins.remove_programs(self.generation));
+        if self.is_new {
+            note(self.pins.remove_set(self.set));
+        }
+    }
+}
+
+/// The kernel empties an array of programs when its last handle is closed; a pin is one.
+fn keep_programs(ebpf: &aya::Ebpf, path: &Path) -> Result<(), DataplaneError> {
+    const MAP: &str = "PROGRAMS";
+    let map = ebpf.map(MAP).ok_or(DataplaneError::Missing(MAP))?;
+    map.pin(path).map_err(|error| DataplaneError::Map {
+        map: MAP,
+        reason: format!("cannot pin it at {}: {error}", path.display()),
+    })
+}
+
+fn note(result: Result<(), PinError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "cannot take away what was made");
+    }
+}
+
+impl Older {
+    fn open(pins: &Pins, number: SetNumber, found: &[Found]) -> Result<Self, DataplaneError> {
+        let directory = pins.set(number);
+        let header = found.iter().find(|it| it.number == number);
+        let header = header.map(|it| it.header).unwrap_or_default();
+        let packing = layout::of(header.abi_version).ok_or_else(|| PinError::Unusable {
+            path: directory.clone(),
+            reason: format!("nobody here knows ABI version {}", header.abi_version),
+        })?;
+        let map = |name: &'static str| {
+            MapData::from_pin(directory.join(name)).map_err(|error| DataplaneError::Map {
+                map: name,
+                reason: error.to_string(),
+            })
+        };
+        let mut words: MappedArray<u64> = MappedArray::new("NOTES", &map("NOTES")?)?;
+        Ok(Self {
+            number,
+            packing,
+            connections: ConnectionTable::new(&map("CONNECTIONS")?, &map("WIDE_CONNECTIONS")?)?,
+            own_ports: MappedArray::new("PORTS", &map("PORTS")?)?,
+            notes: notes::read(&header, words.exclusive()),
+        })
+    }
+}
+
+/// What a daemon has noted that does not run any more, as far as it can be read.
+///
+/// # Errors
+/// What is pinned cannot be read.
+pub fn pinned_notes(pins: &Pins) -> Result<Option<Vec<u8>>, DataplaneError> {
+    let found = find(pins)?;
+    let Some(set) = pins::current(&found).0 else {
+        return Ok(None);
+    };
+    let map = MapData::from_pin(pins.set(set.number).join("NOTES")).map_err(|error| DataplaneError::Map {
+        map: "NOTES",
+        reason: error.to_string(),
+    })?;
+    let mut words: MappedArray<u64> = MappedArray::new("NOTES", &map)?;
+    Ok(notes::read(&set.header, words.exclusive()))
+}
+
+/// The sets that there are.
+fn find(pins: &Pins) -> Result<Vec<Found>, DataplaneError> {
+    let mut running = Vec::new();
+    for link in pins.links()? {
+        running.push(pins.program_of(&link)?);
+    }
+    let maps = maps_of(&running)?;
+    let found = pins.sets()?.into_iter().map(|number| {
+        let directory = pins.set(number);
+        let header = directory.join("TABLE_HEADER");
+        // Of a set that was never finished, it may be missing.
+        if !header.exists() {
+            return Ok(Found {
+                number,
+                header: TableHeader::default(),
+                in_use: false,
+            });
+        }
+        let broken = |reason: String| PinError::Unusable {
+            path: header.clone(),
+            reason,
+        };
+        let map = MapData::from_pin(&header).map_err(|error| broken(error.to_string()))?;
+        let mut mapped: MappedArray<TableHeader> =
+            MappedArray::new("TABLE_HEADER", &map).map_err(|error| broken(error.to_string()))?;
+        let control = aya::maps::MapInfo::from_pin(directory.join("CONTROL"));
+        Ok(Found {
+            number,
+            header: mapped.exclusive().first().copied().unwrap_or_default(),
+            in_use: control.is_ok_and(|control| maps.contains(&control.id())),
+        })
+    });
+    found.collect()
+}
+
+/// The ids of the maps that programs use.
+fn maps_of(programs: &[u32]) -> Result<Vec<u32>, DataplaneError> {
+    let failed = |source| DataplaneError::Program {
+        program: PROGRAM,
+        source: Box::new(source),
+    };
+    let mut maps = Vec::new();
+    if programs.is_empty() {
+        return Ok(maps);
+    }
+    for info in aya::programs::loaded_programs() {
+        // One that has just gone is none of ours.
+        let Ok(info) = info else { continue };
+        if programs.contains(&info.id()) {
+            maps.extend(info.map_ids().map_err(failed)?.unwrap_or_default());
+        }
+    }
+    Ok(maps)
+}
+
+/// Pins those maps of an older set in a new one that go over as they are; their names.
+fn share(
+    pins: &Pins,
+    older: SetNumber,
+    directory: &Path,
+    wanted: &Shapes,
+) -> Result<Vec<String>, DataplaneError> {
+    let present = pins.shapes(older)?;
+    let mut shared = Vec::new();
+    for (name, shape) in wanted {
+        let goes_over = matches!(Role::of(name), Role::State | Role::Passing);
+        if !goes_over || present.get(name) != Some(shape) {
+            continue;
+        }
+        let failed = |error: &dyn std::fmt::Display| PinError::Unusable {
+            path: pins.set(older).join(name),
+            reason: format!("cannot pin it a second time: {error}"),
+        };
+        MapData::from_pin(pins.set(older).join(name))
+            .map_err(|error| failed(&error))?
+            .pin(directory.join(name))
+            .map_err(|error| failed(&error))?;
+        shared.push(name.clone());
+    }
+    Ok(shared)
+}

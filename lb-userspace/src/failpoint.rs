@@ -1,0 +1,98 @@
+//! Moments at which tests kill the daemon, to see that nothing is lost whenever it dies. Each has a name, and the list is made
+//! by the same macro as the moments themselves, so that a test that goes through the list forgets none.
+//!
+//! `LBD_FAILPOINT=NAME` in the daemon's environment has it killed, as by SIGKILL, when it gets there for the first time;
+//! `NAME:3`, for the third time. Nobody sets it but tests.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The environment variable.
+pub const VARIABLE: &str = "LBD_FAILPOINT";
+
+macro_rules! failpoints {
+    ($( $(#[doc = $meaning:literal])+ $variant:ident = $name:literal, )*) => {
+        /// A moment.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Failpoint {
+            $( $(#[doc = $meaning])+ $variant, )*
+        }
+
+        impl Failpoint {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $name, )*
+                }
+            }
+        }
+    };
+}
+
+failpoints! {
+    /// Start: the directory of a set of tables is there, or has been found.
+    SetMade = "set-made",
+    /// Start: the tables are there, the programs loaded.
+    ProgramLoaded = "program-loaded",
+    /// Start: the tables say what they should, and nobody looks at them yet.
+    TablesFilled = "tables-filled",
+    /// Upgrade: the connections of older tables are in the new ones.
+    ConnectionsCopied = "connections-copied",
+    /// Start: the set counts as complete.
+    SetComplete = "set-complete",
+    /// Start: the programs that are called are pinned.
+    ProgramsPinned = "programs-pinned",
+    /// Start: a link that was there has the new program.
+    LinkChanged = "link-changed",
+    /// Start: a new link is pinned.
+    LinkPinned = "link-pinned",
+    /// Start: all interfaces have the new program.
+    LinksChanged = "links-changed",
+    /// Upgrade: what had changed in the older tables meanwhile is in the new ones.
+    RestCopied = "rest-copied",
+    /// Upgrade: the new tables are looked at without reserve.
+    Migrated = "migrated",
+    /// Start: no other set is left.
+    OldSetRemoved = "old-set-removed",
+    /// Start: no other programs are left.
+    OldProgramsRemoved = "old-programs-removed",
+    /// Start: the VIPs are where they should be.
+    VipsSet = "vips-set",
+    /// A change: the notes are written, the tables not yet.
+    NotesWritten = "notes-written",
+    /// A change: the copy of the tables that nobody looks at is half written.
+    CopyHalfWritten = "copy-half-written",
+    /// A change: that copy is written.
+    CopyWritten = "copy-written",
+    /// A change: packets are judged by it.
+    CopyActive = "copy-active",
+    /// A reload: the file is read and everything computed.
+    ReloadComputed = "reload-computed",
+    /// A reload: the VIPs are where they should be.
+    ReloadVipsSet = "reload-vips-set",
+    /// A reload: changes made by hand are on the disk.
+    ReloadSaved = "reload-saved",
+    /// A reload: all is in force.
+    ReloadDone = "reload-done",
+}
+
+/// Ends the process if this is the moment that the environment names.
+pub fn reach(point: Failpoint) {
+    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    static TIMES: AtomicU32 = AtomicU32::new(0);
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var(VARIABLE).ok()?;
+        Some(match text.split_once(':') {
+            Some((name, times)) => (name.to_owned(), times.parse().unwrap_or(1)),
+            None => (text, 1),
+        })
+    });
+    let Some((name, times)) = wanted else { return };
+    if name == point.name() && TIMES.fetch_add(1, Ordering::Relaxed) + 1 == *times {
+        // SAFETY: no pointers. SIGKILL to ourselves: nothing of ours runs after this.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+}
