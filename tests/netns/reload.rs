@@ -59,8 +59,25 @@ fn under_load() -> Result<()> {
     hang_up(&mut lab)?;
     lab.wait_until_all_up(Duration::from_secs(5))?;
     load.end_without_errors()?;
+    quiet(&lab)?;
     site::assert_split(&lab, 100, 75, 25)?;
     lab.down()
+}
+
+/// Waits until what is left of a load on its way has arrived: nobody opens connections any more.
+fn quiet(lab: &Lab) -> Result<()> {
+    let mut before = None;
+    wait_for("the load's last connections", Duration::from_secs(5), || {
+        let service = site::service(lab, "www").map_err(|error| format!("{error:#}"))?;
+        let opened = Some(service.traffic.opened);
+        let was = std::mem::replace(&mut before, opened);
+        std::thread::sleep(Duration::from_millis(200));
+        if was == opened {
+            Ok(())
+        } else {
+            Err(format!("{opened:?} were opened"))
+        }
+    })
 }
 
 /// SIGHUP; returns when the reload is done.

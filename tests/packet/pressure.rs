@@ -167,6 +167,8 @@ fn keeps(kind: Kind) -> anyhow::Result<usize> {
         let server = first_of(&world, kind, number)?;
         servers.insert(server);
         let talk = kind.talk(number, server);
+        // Whether or not a tick ends just now, it is older than all that come.
+        aging::entries(&mut world, 1)?;
         strangers.come(&world, kind, 2 * WAYS as u32)?;
         assert!(
             world.connections()?.iter().all(|it| it.client != talk.client),
@@ -182,6 +184,7 @@ fn keeps(kind: Kind) -> anyhow::Result<usize> {
             server,
             "the first packet again"
         );
+        aging::entries(&mut world, 1)?;
         strangers.come(&world, kind, 2 * WAYS as u32)?;
         if kind.is_tcp() {
             let next = talk.client_says(b"data");

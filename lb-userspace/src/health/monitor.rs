@@ -107,11 +107,14 @@ impl Monitor {
         }
     }
 
-    /// All targets, where they are probed and what is known of them.
+    /// All targets, where they are probed and what is known of them; those included that are known but not probed yet.
     pub fn all(&self) -> impl Iterator<Item = (&TargetId, SocketAddr, Health)> {
-        self.probed
+        let probed = self
+            .probed
             .iter()
-            .map(|(id, probed)| (id, probed.target.address, probed.record().state.health().clone()))
+            .map(|(id, probed)| (id, probed.target.address, probed.record().state.health().clone()));
+        let known = self.known.iter();
+        probed.chain(known.map(|(id, (address, health))| (id, *address, health.clone())))
     }
 }
 
