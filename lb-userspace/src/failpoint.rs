@@ -1,14 +1,14 @@
 //! Moments at which tests kill the daemon, to see that nothing is lost whenever it dies. Each has a name, and the list is made
 //! by the same macro as the moments themselves, so that a test that goes through the list forgets none.
 //!
-//! `LBD_FAILPOINT=NAME` in the daemon's environment has it killed, as by SIGKILL, when it gets there for the first time;
-//! `NAME:3`, for the third time. Nobody sets it but tests.
+//! `LBD_FAILPOINT_FILE` in the daemon's environment names a file. While that says the name of a moment, the daemon is killed, as by
+//! SIGKILL, when it gets there. Nobody sets it but tests.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The environment variable.
-pub const VARIABLE: &str = "LBD_FAILPOINT";
+pub const VARIABLE: &str = "LBD_FAILPOINT_FILE";
 
 macro_rules! failpoints {
     ($( $(#[doc = $meaning:literal])+ $variant:ident = $name:literal, )*) => {
@@ -79,19 +79,14 @@ failpoints! {
     ReloadDone = "reload-done",
 }
 
-/// Ends the process if this is the moment that the environment names.
+/// Ends the process if this is the moment that the file says.
 pub fn reach(point: Failpoint) {
-    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
-    static TIMES: AtomicU32 = AtomicU32::new(0);
-    let wanted = WANTED.get_or_init(|| {
-        let text = std::env::var(VARIABLE).ok()?;
-        Some(match text.split_once(':') {
-            Some((name, times)) => (name.to_owned(), times.parse().unwrap_or(1)),
-            None => (text, 1),
-        })
-    });
-    let Some((name, times)) = wanted else { return };
-    if name == point.name() && TIMES.fetch_add(1, Ordering::Relaxed) + 1 == *times {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let Some(file) = FILE.get_or_init(|| std::env::var_os(VARIABLE).map(PathBuf::from)) else {
+        return;
+    };
+    let wanted = std::fs::read_to_string(file).unwrap_or_default();
+    if wanted.trim() == point.name() {
         // SAFETY: no pointers. SIGKILL to ourselves: nothing of ours runs after this.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }

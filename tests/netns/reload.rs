@@ -166,17 +166,17 @@ fn bad_file_changes_nothing() -> Result<()> {
         );
         Ok(())
     };
-    refused("port = 443", "port = 0", &["lb.toml:12", "port", "0"])?;
-    refused("[[service]]", "[[service", &["lb.toml:9"])?;
+    refused("port = 443", "port = 0", &["lb.toml:13", "port", "0"])?;
+    refused("[[service]]", "[[service", &["lb.toml:10"])?;
     refused(
         "name = \"www\"",
         "name = \"www\"\ncolour = \"red\"",
-        &["lb.toml:11", "colour"],
+        &["lb.toml:12", "colour"],
     )?;
     refused(
         "vip = \"203.0.113.10\"",
         "vip = \"nowhere\"",
-        &["lb.toml:11", "nowhere"],
+        &["lb.toml:12", "nowhere"],
     )?;
     refused(
         "max_connections = 100000",
@@ -187,7 +187,7 @@ fn bad_file_changes_nothing() -> Result<()> {
     refused(
         "name = \"www\"\nvip = \"203.0.113.10\"\nport = 443",
         "name = \"www\"\nvip = \"nowhere\"\nport = 0\nmode = \"magic\"",
-        &["lb.toml:11", "lb.toml:12", "lb.toml:13", "nowhere", "magic"],
+        &["lb.toml:12", "lb.toml:13", "lb.toml:14", "nowhere", "magic"],
     )?;
     let log = site::log(&lab)?;
     ensure!(

@@ -5,7 +5,7 @@ use std::{env, path::PathBuf};
 use anyhow::{Context, Result};
 use xtask::{
     lab::Binaries,
-    test_command::{LBCTL, LBD, OBJECTS, XTASK},
+    test_command::{LBCTL, LBD, OBJECTS, OTHER_LBD, XTASK},
 };
 
 /// The daemon.
@@ -14,6 +14,14 @@ use xtask::{
 /// When the harness was not started by `cargo xtask test`.
 pub fn lbd() -> Result<PathBuf> {
     from_environment(LBD)
+}
+
+/// A daemon whose tables are laid out in another way.
+///
+/// # Errors
+/// When the harness was not started by `cargo xtask test`.
+pub fn other_lbd() -> Result<PathBuf> {
+    from_environment(OTHER_LBD)
 }
 
 /// The control tool.

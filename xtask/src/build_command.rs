@@ -27,7 +27,10 @@ pub struct Args {
 /// # Errors
 /// When something does not compile.
 pub fn run_ebpf(args: &EbpfArgs) -> Result<ExitCode> {
-    let artifacts = ebpf::build(&ebpf::Options { log: args.log })?;
+    let artifacts = ebpf::build(&ebpf::Options {
+        log: args.log,
+        ..ebpf::Options::default()
+    })?;
     println!("kernel program  {}", artifacts.program.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -37,7 +40,10 @@ pub fn run_ebpf(args: &EbpfArgs) -> Result<ExitCode> {
 /// # Errors
 /// When something does not compile.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let options = ebpf::Options { log: args.log };
+    let options = ebpf::Options {
+        log: args.log,
+        ..ebpf::Options::default()
+    };
     let artifacts = ebpf::build(&options)?;
     let binaries = userspace::build(&options)?;
     println!("kernel program  {} (inside lbd)", artifacts.program.display());

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::{
     ebpf, fuzz_command, process,
     setup::{self, Needs},
-    test_command,
+    test_command, workspace,
 };
 
 /// Check formatting, lints and documentation, then run all the tests
@@ -43,6 +43,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match toolchain.clippy() {
         Some(mut clippy) => {
             ebpf::configure(&mut clippy, &toolchain)?;
+            clippy.arg("--target-dir").arg(workspace::ebpf_target());
             step(
                 "lints of the kernel program",
                 clippy.args(["--", "-D", "warnings"]),

@@ -1,6 +1,9 @@
 //! Building the kernel crate.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
@@ -16,6 +19,27 @@ use crate::{
 pub struct Options {
     /// With debug logging through aya-log (slower, for development).
     pub log: bool,
+    /// With its tables laid out in another way, for tests of upgrades.
+    pub other_layout: bool,
+}
+
+impl Options {
+    /// Features of `lb-ebpf` and `lb-userspace` alike.
+    pub(crate) fn features(self) -> Vec<&'static str> {
+        let features = [(self.log, "log"), (self.other_layout, "other-layout")];
+        features
+            .into_iter()
+            .filter_map(|(wanted, feature)| wanted.then_some(feature))
+            .collect()
+    }
+
+    fn target(self) -> PathBuf {
+        if self.other_layout {
+            workspace::ebpf_target().with_extension("other-layout")
+        } else {
+            workspace::ebpf_target()
+        }
+    }
 }
 
 /// What the kernel crate's build leaves.
@@ -30,7 +54,11 @@ pub struct EbpfArtifacts {
 impl EbpfArtifacts {
     /// Where the build puts things.
     pub fn locate() -> Self {
-        let directory = workspace::ebpf_target().join(TARGET).join("bpf");
+        Self::in_target(&workspace::ebpf_target())
+    }
+
+    fn in_target(target: &Path) -> Self {
+        let directory = target.join(TARGET).join("bpf");
         Self {
             program: directory.join("lb-ebpf"),
             directory,
@@ -47,11 +75,13 @@ pub fn build(options: &Options) -> Result<EbpfArtifacts> {
     let mut command = toolchain.cargo();
     command.arg("build");
     configure(&mut command, &toolchain)?;
-    if options.log {
-        command.args(["--features", "log"]);
+    command.arg("--target-dir").arg(options.target());
+    if options.other_layout {
+        command.args(["--bin", "lb-ebpf"]);
     }
+    command.arg("--features").arg(options.features().join(","));
     process::run(&mut command)?;
-    Ok(EbpfArtifacts::locate())
+    Ok(EbpfArtifacts::in_target(&options.target()))
 }
 
 /// Adds what every cargo command on the kernel crate needs.
@@ -60,16 +90,7 @@ pub fn build(options: &Options) -> Result<EbpfArtifacts> {
 /// When there is no linker.
 pub fn configure(command: &mut Command, toolchain: &Toolchain) -> Result<()> {
     command
-        .args([
-            "--package",
-            "lb-ebpf",
-            "--profile",
-            "bpf",
-            "--target",
-            TARGET,
-            "--target-dir",
-        ])
-        .arg(workspace::ebpf_target())
+        .args(["--package", "lb-ebpf", "--profile", "bpf", "--target", TARGET])
         .env(
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
             linker::ensure(toolchain)?,

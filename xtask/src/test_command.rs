@@ -24,7 +24,7 @@ use crate::{
 /// Run the tests; those that need root through sudo
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only this suite: unit, packet, netns (may be given several times)
+    /// Run only this suite: unit, packet, netns, lifecycle (may be given several times)
     #[arg(long, value_name = "SUITE")]
     only: Vec<String>,
     /// Also run the tests that take minutes
@@ -47,6 +47,8 @@ impl Args {
 
 /// The name of the suite that needs no harness.
 const UNIT: &str = "unit";
+/// The name of the suite that upgrades from one build to another.
+const LIFECYCLE: &str = "lifecycle";
 
 /// The packages of the unit suite.
 const UNIT_PACKAGES: [&str; 6] = [
@@ -62,6 +64,8 @@ const UNIT_PACKAGES: [&str; 6] = [
 pub const FULL: &str = "LB_TEST_FULL";
 /// For harnesses: the `lbd` to test.
 pub const LBD: &str = "LB_LBD";
+/// For harnesses: an `lbd` whose tables are laid out in another way; only where the lifecycle suite runs.
+pub const OTHER_LBD: &str = "LB_OTHER_LBD";
 /// For harnesses: the `lbctl` to test.
 pub const LBCTL: &str = "LB_LBCTL";
 /// For harnesses: the directory of the kernel crate's objects.
@@ -89,7 +93,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.only.is_empty() || args.only.iter().any(|only| only != UNIT) {
         let harnesses = harnesses()?;
         check_names(&args.only, &harnesses)?;
-        let environment = harness_environment(args, &objects)?;
+        let mut environment = harness_environment(args, &objects)?;
+        if wanted(LIFECYCLE) {
+            let other = userspace::build_with_other_layout()?;
+            environment.push((OTHER_LBD.to_owned(), other.display().to_string()));
+        }
         for harness in harnesses.iter().filter(|harness| wanted(&harness.name)) {
             let mut command = sudo::as_root(&harness.path, &environment)?;
             command.args(harness_arguments(args));

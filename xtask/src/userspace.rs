@@ -1,5 +1,6 @@
 //! Building the daemon and its command-line tool. The kernel program must have been built: it goes into the daemon.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -23,9 +24,7 @@ pub struct Binaries {
 pub fn build(options: &ebpf::Options) -> Result<Binaries> {
     let mut command = process::cargo();
     command.args(["build", "--release", "--package", "lb-userspace", "--bins"]);
-    if options.log {
-        command.args(["--features", "log"]);
-    }
+    command.arg("--features").arg(options.features().join(","));
     let built = executables(&mut command)?;
     let find = |name: &str| {
         let found = built.iter().find(|executable| executable.name == name);
@@ -37,6 +36,28 @@ pub fn build(options: &ebpf::Options) -> Result<Binaries> {
         lbd: find("lbd")?,
         lbctl: find("lbctl")?,
     })
+}
+
+/// Builds a daemon whose tables are laid out in another way, unoptimised: tests upgrade to it.
+///
+/// # Errors
+/// When it does not compile, or cannot be copied to where the next build leaves it alone.
+pub fn build_with_other_layout() -> Result<PathBuf> {
+    let options = ebpf::Options {
+        other_layout: true,
+        ..ebpf::Options::default()
+    };
+    let objects = ebpf::build(&options)?;
+    let mut command = process::cargo();
+    command
+        .args(["build", "--package", "lb-userspace", "--bin", "lbd", "--features"])
+        .arg(options.features().join(","))
+        .env("LB_EBPF_OBJECT", &objects.program);
+    let built = executables(&mut command)?;
+    let lbd = built.first().context("cargo built no lbd")?;
+    let copy = objects.directory.join("lbd");
+    fs::copy(&lbd.path, &copy).with_context(|| format!("cannot copy {}", lbd.path.display()))?;
+    Ok(copy)
 }
 
 /// Something that cargo built and that can be started.

@@ -3,6 +3,8 @@
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use xtask::lab::{Lab, SITE, VIP};
 
 /// A `wrk` that is running.
@@ -29,6 +31,17 @@ impl Wrk {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Ok(Self(wrk.spawn().context("cannot start wrk")?))
+    }
+
+    /// The same, for as long as it takes: until [`Self::stop_without_errors`].
+    pub(crate) fn until_told(lab: &Lab) -> Result<Self> {
+        Self::start(lab, 24 * 3600)
+    }
+
+    /// Ends it: nothing may have gone wrong.
+    pub(crate) fn stop_without_errors(self) -> Result<Figures> {
+        kill(Pid::from_raw(i32::try_from(self.0.id())?), Signal::SIGINT)?;
+        self.end_without_errors()
     }
 
     /// Waits for its end.

@@ -226,6 +226,11 @@ impl Lab {
         network::namespace(&self.options.prefix, node)
     }
 
+    /// Gives a node the addresses and routes that it has lost with an interface that was down.
+    pub fn restore_network(&self, node: Node) -> anyhow::Result<()> {
+        network::restore(&self.options, node)
+    }
+
     /// A command that will run on a node: only its network is the node's.
     pub fn command(&self, node: Node, program: impl AsRef<OsStr>) -> anyhow::Result<Command> {
         self.namespace(node).command(program)

@@ -59,14 +59,7 @@ pub(super) fn configure(options: &LabOptions, directory: &Path) -> anyhow::Resul
     let topology = options.topology;
     for node in Node::ALL {
         let namespace = namespace(&options.prefix, node);
-        let mut lines = topology.configuration(node, options);
-        if !has_ipv6() {
-            lines = lines
-                .lines()
-                .filter(|line| !line.contains("::"))
-                .map(|line| format!("{line}\n"))
-                .collect();
-        }
+        let lines = configuration(options, node);
         batch(namespace.command("ip")?.args(["-batch", "-"]), &lines)?;
         for device in topology.without_offload(node) {
             run(namespace.command("ethtool")?.args(["-K", device, "tx", "off"]))?;
@@ -79,6 +72,24 @@ pub(super) fn configure(options: &LabOptions, directory: &Path) -> anyhow::Resul
             .command("ethtool")?
             .args(["-K", port, "tx", "off", "gro", "off"]))?;
     }
+    Ok(())
+}
+
+fn configuration(options: &LabOptions, node: Node) -> String {
+    let lines = options.topology.configuration(node, options);
+    let is_to_be_had = |line: &&str| has_ipv6() || !line.contains("::");
+    lines
+        .lines()
+        .filter(is_to_be_had)
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+/// Gives a node again what it has lost of addresses and routes; what it still has is refused, which is as well.
+pub(super) fn restore(options: &LabOptions, node: Node) -> anyhow::Result<()> {
+    let mut ip = namespace(&options.prefix, node).command("ip")?;
+    // With -force it goes on after an error, and in the end says that there was one.
+    let _ = batch(ip.args(["-force", "-batch", "-"]), &configuration(options, node));
     Ok(())
 }
 

@@ -1,0 +1,194 @@
+//! `lbd` is killed, at every moment that it knows a name for, and started again.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lb::failpoint::{Failpoint, VARIABLE};
+use lb_tests::harness::Case;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use xtask::lab::{Lab, Node, wait_for};
+
+use crate::row::unnoticed;
+use crate::support::shared::Shared;
+use crate::support::site;
+
+/// Where a moment comes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comes {
+    /// Whenever it starts.
+    Starting,
+    /// When it starts and the tables are to have another size.
+    Resizing,
+    /// When it starts for the first time.
+    First,
+    /// When it reloads its file.
+    Reloading,
+}
+
+/// Every moment has its place here: one that is new does not compile without.
+fn comes(point: Failpoint) -> &'static [Comes] {
+    use Comes::{First, Reloading, Resizing, Starting};
+    match point {
+        Failpoint::SetMade
+        | Failpoint::ProgramLoaded
+        | Failpoint::ProgramsPinned
+        | Failpoint::TablesFilled
+        | Failpoint::ConnectionsCopied
+        | Failpoint::SetComplete
+        | Failpoint::LinksChanged
+        | Failpoint::RestCopied
+        | Failpoint::OldSetRemoved
+        | Failpoint::OldProgramsRemoved
+        | Failpoint::VipsSet => &[Starting, Resizing, First],
+        Failpoint::LinkChanged => &[Starting, Resizing],
+        Failpoint::Migrated => &[Resizing],
+        Failpoint::LinkPinned => &[First],
+        Failpoint::NotesWritten
+        | Failpoint::CopyHalfWritten
+        | Failpoint::CopyWritten
+        | Failpoint::CopyActive => &[Starting, Resizing, First, Reloading],
+        Failpoint::ReloadComputed
+        | Failpoint::ReloadVipsSet
+        | Failpoint::ReloadSaved
+        | Failpoint::ReloadDone => &[Reloading],
+    }
+}
+
+/// The rows.
+pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
+    let mut cases = vec![
+        unnoticed(lab, "lbd stopped (SIGTERM), started 2 s later", |lab| {
+            ensure!(lab.stop_lbd()?, "lbd was not running");
+            std::thread::sleep(Duration::from_secs(2));
+            lab.start_lbd()
+        }),
+        unnoticed(lab, "lbd killed (SIGKILL), started 2 s later", |lab| {
+            ensure!(lab.kill_process("lbd")?, "lbd was not running");
+            std::thread::sleep(Duration::from_secs(2));
+            lab.start_lbd()
+        }),
+        unnoticed(lab, "tables made larger and smaller by restarts", |lab| {
+            for (from, to) in [(20_000, 50_000), (50_000, 20_000)] {
+                resize(lab, from, to)?;
+                lab.stop_lbd()?;
+                lab.start_lbd()?;
+            }
+            Ok(())
+        }),
+    ];
+    for point in Failpoint::ALL.iter().copied() {
+        for comes in comes(point) {
+            let (name, when) = (point.name(), comes);
+            let title = format!("killed at {name}, {}", format!("{when:?}").to_lowercase());
+            cases.push(match comes {
+                Comes::Starting => unnoticed(lab, title, move |lab| starting(lab, point)),
+                Comes::Resizing => unnoticed(lab, title, move |lab| resizing(lab, point)),
+                Comes::Reloading => unnoticed(lab, title, move |lab| reloading(lab, point)),
+                Comes::First => first(lab, title, point),
+            });
+        }
+    }
+    cases
+}
+
+fn starting(lab: &mut Lab, point: Failpoint) -> Result<()> {
+    ensure!(lab.stop_lbd()?, "lbd was not running");
+    dies_at(lab, point)?;
+    lab.start_lbd()
+}
+
+/// The tables are to have another size when it dies; then the new size, or, every other time, the old one again.
+fn resizing(lab: &mut Lab, point: Failpoint) -> Result<()> {
+    ensure!(lab.stop_lbd()?, "lbd was not running");
+    resize(lab, 20_000, 30_000)?;
+    let died = dies_at(lab, point);
+    let went_on = lab.start_lbd();
+    lab.stop_lbd()?;
+    resize(lab, 30_000, 20_000)?;
+    died.and(went_on)?;
+    // Killed once more on the way back, and not asked for it any more.
+    dies_at(lab, point)?;
+    lab.start_lbd()?;
+    // What was finished at the size that it had been begun with is brought to the right one now.
+    lab.stop_lbd()?;
+    lab.start_lbd()
+}
+
+/// Other weights, there and back, and killed both times.
+fn reloading(lab: &mut Lab, point: Failpoint) -> Result<()> {
+    const WEB1: &str = "name = \"web1\"\n";
+    let weighted = format!("{WEB1}weight = 3\n");
+    for (from, to) in [(WEB1, &*weighted), (&*weighted, WEB1)] {
+        ensure!(lab.stop_lbd()?, "lbd was not running");
+        start(lab)?;
+        lab.wait_until_all_up(Duration::from_secs(10))?;
+        site::edit(lab, from, to)?;
+        let lbd = lab.process("lbd").context("lbd does not run")?;
+        arm(lab, point)?;
+        kill(Pid::from_raw(lbd), Signal::SIGHUP)?;
+        wait_for_death(lab, point)?;
+        lab.start_lbd()?;
+    }
+    Ok(())
+}
+
+/// Killed in its first start on this host: what it has left behind disturbs nobody, and the next start is as good as a first.
+fn first(lab: &Shared, title: String, point: Failpoint) -> Case {
+    let lab = lab.clone();
+    Case::new(title, move || {
+        lab.with(|lab| {
+            if lab.process("lbd").is_some() {
+                lab.stop_lbd()?;
+            }
+            lab.clean_up()?;
+            ensure!(!lab.file("bpf/lb").exists(), "something is left after a clean-up");
+            dies_at(lab, point)?;
+            lab.start_lbd()?;
+            lab.wait_until_all_up(Duration::from_secs(10))?;
+            site::assert_split(lab, 10, 5, 5)
+        })
+    })
+}
+
+/// A start that ends at a moment.
+fn dies_at(lab: &mut Lab, point: Failpoint) -> Result<()> {
+    arm(lab, point)?;
+    start(lab)?;
+    wait_for_death(lab, point)
+}
+
+/// From now on an `lbd` of [`start`] dies when it gets there.
+fn arm(lab: &Lab, point: Failpoint) -> Result<()> {
+    Ok(fs::write(lab.file("failpoint"), point.name())?)
+}
+
+/// Starts an `lbd` that can be killed at a moment, without waiting until it answers.
+fn start(lab: &mut Lab) -> Result<()> {
+    let mut command = lab.command(Node::Lb, lab.options().binaries.lbd.clone())?;
+    command
+        .arg("--config")
+        .arg(lab.file("lb.toml"))
+        .env(VARIABLE, lab.file("failpoint"));
+    lab.start_process("lbd", &mut command, "lbd.log").map(drop)
+}
+
+fn wait_for_death(lab: &mut Lab, point: Failpoint) -> Result<()> {
+    let what = format!("lbd to die at {}", point.name());
+    let dead = wait_for(&what, Duration::from_secs(20), || match lab.process("lbd") {
+        None => Ok(()),
+        Some(pid) => Err(format!("it runs, as {pid}")),
+    });
+    fs::remove_file(lab.file("failpoint"))?;
+    dead
+}
+
+/// Another size of the connection table, from the next start on.
+fn resize(lab: &Lab, from: u32, to: u32) -> Result<()> {
+    site::edit(
+        lab,
+        &format!("max_connections = {from}"),
+        &format!("max_connections = {to}"),
+    )
+}
