@@ -16,6 +16,7 @@ mod path_mtu;
 mod policies;
 mod reload;
 mod restart;
+#[allow(dead_code, reason = "the lifecycle tests need the rest")]
 mod support;
 mod surroundings;
 mod xdp_mode;
