@@ -16,6 +16,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use crate::{
     expected_skips::EXPECTED_SKIPS,
     matrix::Matrix,
+    measured::tables,
     needs::{Requirement, Skip, needs},
 };
 
@@ -100,7 +101,7 @@ impl Suite {
             for reason in reasons {
                 println!("{reason}");
             }
-            print!("{}{matrix}", reports());
+            print!("{}{}{matrix}", reports(), tables());
         }
         conclusion.exit_code()
     }

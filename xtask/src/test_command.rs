@@ -24,7 +24,7 @@ use crate::{
 /// Run the tests; those that need root through sudo
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only this suite: unit, packet, netns (may be given several times)
+    /// Run only this suite: unit, kernel, packet, netns (may be given several times)
     #[arg(long, value_name = "SUITE")]
     only: Vec<String>,
     /// Also run the tests that take minutes

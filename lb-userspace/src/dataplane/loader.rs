@@ -49,7 +49,7 @@ impl Dataplane {
     /// # Errors
     /// The kernel refuses it, or lacks what it needs.
     pub fn load(object: &Object, options: LoadOptions) -> Result<Self, DataplaneError> {
-        let clock = load::measure_clock(object)?;
+        let clock = Clock::of_this_kernel()?;
         let mut ebpf = load::load(object, options, clock)?;
         let counters = Counters::new(
             per_cpu(&mut ebpf, "OUTCOME_COUNTERS")?,

@@ -65,7 +65,7 @@ pub enum DataplaneError {
         reason: String,
     },
     /// The kernel's tick rate could not be told.
-    #[error("cannot measure the kernel's tick rate: {0}")]
+    #[error("cannot learn the kernel's tick rate: {0}")]
     Clock(String),
     /// A snapshot cannot be built.
     #[error(transparent)]
