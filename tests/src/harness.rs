@@ -19,6 +19,7 @@ use crate::{
     measured::tables,
     needs::{Requirement, Skip, needs},
 };
+use xtask::test_command::SAMPLE;
 
 pub use crate::matrix::Cell;
 
@@ -84,6 +85,7 @@ impl Suite {
         let mut reasons = Vec::new();
         let mut found_out = Vec::new();
         let matrix = Matrix::default();
+        let cases = sampled(cases);
         for cell in cases.iter().filter_map(|case| case.cell) {
             matrix.expect(cell);
         }
@@ -151,6 +153,16 @@ impl Suite {
             ))),
         })
     }
+}
+
+/// All of them, or one in so many if that is asked for.
+fn sampled(cases: Vec<Case>) -> Vec<Case> {
+    let asked = env::var(SAMPLE).ok().and_then(|every| every.parse().ok());
+    let Some(every) = asked.filter(|every: &usize| *every > 1) else {
+        return cases;
+    };
+    println!("a sample: one test in {every}");
+    cases.into_iter().step_by(every).collect()
 }
 
 /// Lines by title.

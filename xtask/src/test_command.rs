@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     ebpf::{self, EbpfArtifacts},
-    interrupt, process,
+    interrupt, kernels, process,
     setup::{self, Needs},
     sudo,
     tally::Tally,
@@ -30,6 +30,9 @@ pub struct Args {
     /// Also run the tests that take minutes
     #[arg(long)]
     full: bool,
+    /// Run tests on other kernels instead, emulated: the suites kernel and packet (without --full a part of it)
+    #[arg(long)]
+    kernels: bool,
     /// Run only the tests whose name contains this
     filter: Option<String>,
 }
@@ -40,7 +43,16 @@ impl Args {
         Self {
             only: Vec::new(),
             full,
+            kernels: false,
             filter: None,
+        }
+    }
+
+    /// The tests on other kernels; without `full` a sample of them.
+    pub fn other_kernels(full: bool) -> Self {
+        Self {
+            kernels: true,
+            ..Self::all_suites(full)
         }
     }
 }
@@ -60,6 +72,8 @@ const UNIT_PACKAGES: [&str; 6] = [
 
 /// For harnesses: set to `1` by `--full`.
 pub const FULL: &str = "LB_TEST_FULL";
+/// For harnesses: run one test in so many.
+pub const SAMPLE: &str = "LB_TEST_SAMPLE";
 /// For harnesses: the `lbd` to test.
 pub const LBD: &str = "LB_LBD";
 /// For harnesses: the `lbctl` to test.
@@ -79,6 +93,14 @@ const PASSED_ON: [&str; 5] = ["CI", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM"
 pub fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(Needs::Lab)?;
     let objects = ebpf::build(&ebpf::Options::default())?;
+    if args.kernels {
+        let options = kernels::Options {
+            only: &args.only,
+            full: args.full,
+            filter: args.filter.as_deref(),
+        };
+        return kernels::run(options, &harnesses()?, &objects.directory);
+    }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
 
     let mut suites = Vec::new();
