@@ -124,8 +124,8 @@ pub struct TableHeader {
     pub complete: u64,
     /// The [`ABI_VERSION`] that the tables are laid out by.
     pub abi_version: u32,
-    /// The kernel's tick rate, in Hz.
-    pub hz: u32,
+    /// Zero.
+    pub reserved: u32,
     /// What places connections in the tables; a secret.
     pub table_seed: u64,
     /// Which half of the notes holds, 0 or 1.

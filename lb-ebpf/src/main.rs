@@ -166,7 +166,7 @@ mod program {
     }
 
     /// Writes the kernel's jiffies into the first eight bytes of the frame. Never attached: the daemon runs it through
-    /// the kernel's program runner to measure the tick and to know what time it is in the connection table.
+    /// the kernel's program runner to know what time it is in the connection table.
     #[xdp]
     pub fn lb_clock(context: XdpContext) -> u32 {
         let Some(mut window) = Packet::of(&context).window_mut::<8>(0) else {

@@ -16,8 +16,10 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use crate::{
     expected_skips::EXPECTED_SKIPS,
     matrix::Matrix,
+    measured::tables,
     needs::{Requirement, Skip, needs},
 };
+use xtask::test_command::SAMPLE;
 
 pub use crate::matrix::Cell;
 
@@ -83,6 +85,7 @@ impl Suite {
         let mut reasons = Vec::new();
         let mut found_out = Vec::new();
         let matrix = Matrix::default();
+        let cases = sampled(cases);
         for cell in cases.iter().filter_map(|case| case.cell) {
             matrix.expect(cell);
         }
@@ -100,7 +103,7 @@ impl Suite {
             for reason in reasons {
                 println!("{reason}");
             }
-            print!("{}{matrix}", reports());
+            print!("{}{}{matrix}", reports(), tables());
         }
         conclusion.exit_code()
     }
@@ -150,6 +153,16 @@ impl Suite {
             ))),
         })
     }
+}
+
+/// All of them, or one in so many if that is asked for.
+fn sampled(cases: Vec<Case>) -> Vec<Case> {
+    let asked = env::var(SAMPLE).ok().and_then(|every| every.parse().ok());
+    let Some(every) = asked.filter(|every: &usize| *every > 1) else {
+        return cases;
+    };
+    println!("a sample: one test in {every}");
+    cases.into_iter().step_by(every).collect()
 }
 
 /// Lines by title.

@@ -4,6 +4,7 @@ pub mod expected_skips;
 pub mod frame_generator;
 pub mod harness;
 pub mod matrix;
+pub mod measured;
 pub mod needs;
 pub mod parser_promises;
 pub mod programs;

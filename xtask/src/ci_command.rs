@@ -13,7 +13,7 @@ use crate::{
     test_command, workspace,
 };
 
-/// Check formatting, lints and documentation, then run all the tests
+/// Check formatting, lints and documentation, then run all the tests, and some on other kernels
 #[derive(clap::Args)]
 pub struct Args {
     /// Also run the tests that take minutes
@@ -80,7 +80,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 
     println!("== tests");
-    test_command::run(&test_command::Args::all_suites(args.full))
+    let tests = test_command::run(&test_command::Args::all_suites(args.full))?;
+    if tests != ExitCode::SUCCESS {
+        return Ok(tests);
+    }
+
+    println!("== tests on other kernels");
+    test_command::run(&test_command::Args::other_kernels(args.full))
 }
 
 fn has_rustfmt() -> bool {

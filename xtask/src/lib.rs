@@ -15,6 +15,7 @@ pub mod ci_command;
 pub mod ebpf;
 pub mod fuzz_command;
 pub mod interrupt;
+pub mod kernels;
 pub mod lab;
 pub mod lab_command;
 pub mod linker;

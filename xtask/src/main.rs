@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    app, bench_command, build_command, ci_command, fuzz_command, lab_command, relay, run_command, setup,
-    test_command, transfer_command,
+    app, bench_command, build_command, ci_command, fuzz_command, kernels::guest, lab_command, relay,
+    run_command, setup, test_command, transfer_command,
 };
 
 /// Build, run, measure and test the load balancer.
@@ -44,6 +44,8 @@ enum Command {
     LabTransfer(transfer_command::Args),
     #[command(hide = true)]
     LabRelay(relay::Args),
+    #[command(hide = true)]
+    KernelGuest(guest::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::LabApp(args) => app::run(args),
         Command::LabTransfer(args) => transfer_command::run(&args),
         Command::LabRelay(args) => relay::run(&args),
+        Command::KernelGuest(args) => guest::run(&args),
     };
     result.unwrap_or_else(|error| {
         // Not returned from `main`: that would print a backtrace wherever RUST_BACKTRACE is set.

@@ -51,13 +51,33 @@ const LAB: [(Evidence, &str); 18] = [
     ),
 ];
 
+/// What tests on other kernels use beyond the lab: an emulator, and what takes kernels and programs apart.
+const KERNELS: [(Evidence, &str); 6] = [
+    (Program("qemu-system-x86_64"), "qemu-system-x86"),
+    (Program("dpkg-deb"), "dpkg"),
+    (Program("xz"), "xz-utils"),
+    (Program("strip"), "binutils"),
+    (Program("ldd"), "libc-bin"),
+    (Program("timeout"), "coreutils"),
+];
+
 /// The packages of the lab that are not installed.
 pub fn missing_for_lab() -> Vec<String> {
+    missing(&LAB)
+}
+
+/// What only tests on other kernels use and is not installed.
+pub fn missing_for_kernels() -> Vec<String> {
+    missing(&KERNELS)
+}
+
+fn missing(packages: &[(Evidence, &str)]) -> Vec<String> {
     let is_there = |evidence: &Evidence| match evidence {
         Program(name) => process::find(name).is_some(),
         Exists(path) => Path::new(path).exists(),
     };
-    LAB.iter()
+    packages
+        .iter()
         .filter(|(evidence, _)| !is_there(evidence))
         .map(|(_, package)| (*package).to_owned())
         .collect()

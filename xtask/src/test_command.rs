@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     ebpf::{self, EbpfArtifacts},
-    interrupt, process,
+    interrupt, kernels, process,
     setup::{self, Needs},
     sudo,
     tally::Tally,
@@ -24,12 +24,15 @@ use crate::{
 /// Run the tests; those that need root through sudo
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only this suite: unit, packet, netns, lifecycle (may be given several times)
+    /// Run only this suite: unit, kernel, packet, netns, lifecycle (may be given several times)
     #[arg(long, value_name = "SUITE")]
     only: Vec<String>,
     /// Also run the tests that take minutes
     #[arg(long)]
     full: bool,
+    /// Run tests on other kernels instead, emulated: the suites kernel and packet (without --full a part of it)
+    #[arg(long)]
+    kernels: bool,
     /// Run only the tests whose name contains this
     filter: Option<String>,
 }
@@ -40,7 +43,16 @@ impl Args {
         Self {
             only: Vec::new(),
             full,
+            kernels: false,
             filter: None,
+        }
+    }
+
+    /// The tests on other kernels; without `full` a sample of them.
+    pub fn other_kernels(full: bool) -> Self {
+        Self {
+            kernels: true,
+            ..Self::all_suites(full)
         }
     }
 }
@@ -62,6 +74,8 @@ const UNIT_PACKAGES: [&str; 6] = [
 
 /// For harnesses: set to `1` by `--full`.
 pub const FULL: &str = "LB_TEST_FULL";
+/// For harnesses: run one test in so many.
+pub const SAMPLE: &str = "LB_TEST_SAMPLE";
 /// For harnesses: the `lbd` to test.
 pub const LBD: &str = "LB_LBD";
 /// For harnesses: an `lbd` whose tables are laid out in another way; only where the lifecycle suite runs.
@@ -83,6 +97,14 @@ const PASSED_ON: [&str; 5] = ["CI", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM"
 pub fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(Needs::Lab)?;
     let objects = ebpf::build(&ebpf::Options::default())?;
+    if args.kernels {
+        let options = kernels::Options {
+            only: &args.only,
+            full: args.full,
+            filter: args.filter.as_deref(),
+        };
+        return kernels::run(options, &harnesses()?, &objects.directory);
+    }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
 
     let mut suites = Vec::new();

@@ -86,24 +86,30 @@ fn is_extension(protocol: u8) -> bool {
     )
 }
 
-/// Where the extension headers end, packed: offset 16 bits, protocol 8, fragment 8, identification 32. An offset of
-/// [`CUT_OFF`] or [`NOT_FOLLOWED`] is none.
+/// Where the extension headers end, packed: offset 16 bits, of which ten are used, protocol 8, fragment 8, identification 32.
+/// An offset of [`CUT_OFF`] or [`NOT_FOLLOWED`] is none.
 struct Extensions(u64);
 
 const CUT_OFF: u64 = 0;
 const NOT_FOLLOWED: u64 = 1;
+/// The bits of an offset, [`FURTHEST`] at most. That is masked and not compared, because the kernel's verifier forgets a
+/// comparison where the compared value is spilled (6.1), and refuses offsets that may be more than 65,535 with what is read there.
+const OFFSET_BITS: u64 = 0x3ff;
+const _: () = assert!(FURTHEST as u64 <= OFFSET_BITS);
 
 impl Extensions {
     fn packed(offset: usize, protocol: u8, fragment: Fragment, identification: u32) -> u64 {
+        if offset > FURTHEST {
+            return NOT_FOLLOWED;
+        }
         offset as u64 | u64::from(protocol) << 16 | (fragment as u64) << 24 | u64::from(identification) << 32
     }
 
     #[inline(always)]
     fn offset(&self) -> Result<usize, Outcome> {
-        match self.0 & 0xffff {
+        match self.0 & OFFSET_BITS {
             CUT_OFF => Err(Outcome::MalformedIp),
             NOT_FOLLOWED => Err(Outcome::ExtensionHeaders),
-            offset if offset > FURTHEST as u64 => Err(Outcome::ExtensionHeaders),
             offset => Ok(offset as usize),
         }
     }

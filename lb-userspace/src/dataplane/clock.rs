@@ -1,16 +1,15 @@
 //! The connection table's clock, as seen from user space: the kernel's jiffies, asked for through the program itself.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use lb_common::tick::{Tick, shift_for, ticks_for};
+use nix::time::{ClockId, clock_getres};
 
 use super::DataplaneError;
 
 /// Tick rates that Linux can be configured with.
 const RATES: [u32; 4] = [100, 250, 300, 1000];
-/// At 100 Hz, an error of one in fifteen: the rates are further apart than that.
-const MEASURE: Duration = Duration::from_millis(150);
 /// The shortest frame that the program runner takes.
 const FRAME: [u8; 14] = [0; 14];
 
@@ -21,27 +20,20 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Measures the kernel's tick rate with the object's clock program; takes 150 ms.
-    pub(super) fn measure(program: &Xdp) -> Result<Self, DataplaneError> {
-        let (first, started) = (jiffies(program)?, Instant::now());
-        std::thread::sleep(MEASURE);
-        let (last, elapsed) = (jiffies(program)?, started.elapsed());
-        let measured = last.wrapping_sub(first) as f64 / elapsed.as_secs_f64();
-        RATES
-            .into_iter()
-            .find(|rate| (0.91..1.09).contains(&(measured / f64::from(*rate))))
-            .map(|hz| Self { hz })
-            .ok_or_else(|| DataplaneError::Clock(format!("{measured:.0} Hz is none that Linux can have")))
+    /// That of the running kernel. Its coarse clocks advance with its jiffies, and say how long one lasts (`clock_getres(2)`,
+    /// since 2.6.32). To measure that instead would need a machine that is not busy: jiffies of a virtual one stand still
+    /// while its other processors wait for their turn.
+    pub(super) fn of_this_kernel() -> Result<Self, DataplaneError> {
+        let jiffy = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+            .map_err(|error| DataplaneError::Clock(error.to_string()))?;
+        Self::with_jiffies_of(Duration::from(jiffy))
+            .ok_or_else(|| DataplaneError::Clock(format!("a jiffy of {jiffy} is none that Linux can have")))
     }
 
-    /// That of a kernel with this tick rate, in Hz.
-    pub(super) fn of(hz: u32) -> Option<Self> {
-        RATES.contains(&hz).then_some(Self { hz })
-    }
-
-    /// The kernel's tick rate, in Hz.
-    pub(super) fn hz(self) -> u32 {
-        self.hz
+    fn with_jiffies_of(length: Duration) -> Option<Self> {
+        let hz = (1.0 / length.as_secs_f64()).round();
+        let hz = RATES.into_iter().find(|rate| f64::from(*rate) == hz)?;
+        Some(Self { hz })
     }
 
     /// How far jiffies are shifted to make a tick.
@@ -81,4 +73,26 @@ fn jiffies(program: &Xdp) -> Result<u64, DataplaneError> {
         })?;
     let [a, b, c, d, e, f, g, h, ..] = out;
     Ok(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_told_by_the_length_of_a_jiffy() {
+        // As the kernel rounds them, in nanoseconds.
+        for (jiffy, hz) in [
+            (10_000_000, 100),
+            (4_000_000, 250),
+            (3_333_333, 300),
+            (1_000_000, 1000),
+        ] {
+            let clock = Clock::with_jiffies_of(Duration::from_nanos(jiffy));
+            assert_eq!(clock, Some(Clock { hz }));
+        }
+        for jiffy in [0, 1, 5_000_000, 1_000_000_000] {
+            assert_eq!(Clock::with_jiffies_of(Duration::from_nanos(jiffy)), None);
+        }
+    }
 }

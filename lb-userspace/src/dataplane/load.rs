@@ -151,15 +151,6 @@ pub(super) fn random_seed() -> Result<u64, DataplaneError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// The clock program alone, to learn the tick's length, which the balancing program must know when it is loaded.
-pub(super) fn measure_clock(object: &Object) -> Result<Clock, DataplaneError> {
-    let mut ebpf = EbpfLoader::new()
-        .load(object.bytes())
-        .map_err(|error| DataplaneError::Load(Box::new(error)))?;
-    load_program(&mut ebpf, CLOCK)?;
-    Clock::measure(program(&ebpf, CLOCK)?)
-}
-
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DataplaneError> {
     program_mut(ebpf, name)?
         .load()

@@ -56,7 +56,7 @@ impl Dataplane {
     /// # Errors
     /// The kernel refuses it, or lacks what it needs.
     pub fn load(object: &Object, options: LoadOptions) -> Result<Self, DataplaneError> {
-        let clock = load::measure_clock(object)?;
+        let clock = Clock::of_this_kernel()?;
         let tables = Tables {
             lengths: Lengths::of(&options),
             seed: load::random_seed()?,

@@ -73,7 +73,7 @@ pub enum DataplaneError {
         reason: String,
     },
     /// The kernel's tick rate could not be told.
-    #[error("cannot measure the kernel's tick rate: {0}")]
+    #[error("cannot learn the kernel's tick rate: {0}")]
     Clock(String),
     /// What is pinned cannot be used, or nothing can be pinned.
     #[error(transparent)]

@@ -100,12 +100,7 @@ impl Dataplane {
                 ports: length("PORTS", lengths.ports),
             };
         }
-        let header = found.iter().find(|found| found.number == older.unwrap_or(set));
-        let header = header.map(|found| found.header).unwrap_or_default();
-        let clock = match Clock::of(header.hz) {
-            Some(clock) => clock,
-            None => load::measure_clock(object)?,
-        };
+        let clock = Clock::of_this_kernel()?;
         let own = found.iter().find(|found| found.number == set && !is_new);
         let seed = match own {
             Some(own) => own.header.table_seed,
@@ -139,7 +134,7 @@ impl Dataplane {
             *header = TableHeader {
                 complete: 0,
                 abi_version: ABI_VERSION,
-                hz: clock.hz(),
+                reserved: 0,
                 table_seed: seed,
                 notes: 0,
                 migrating: 0,

@@ -1,0 +1,35 @@
+//! What has to be true of the running kernel: it takes every program, in every combination of what they are loaded with, lets
+//! them be attached, and its clock is what the daemon believes.
+
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program: nothing is public, and it may fail by a panic"
+)]
+
+mod attaching;
+mod clock;
+mod verifier;
+
+use std::process::ExitCode;
+
+use lb_tests::{
+    harness::Suite,
+    needs::Requirement::{Bpf, Root},
+};
+
+fn main() -> ExitCode {
+    Suite {
+        name: "kernel",
+        needs: &[Root, Bpf],
+        parallel: true,
+    }
+    .run(
+        [verifier::cases(), attaching::cases(), clock::cases()]
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
+}
