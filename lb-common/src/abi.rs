@@ -114,6 +114,9 @@ pub struct Control {
     pub active: u64,
     /// How each copy is looked up.
     pub copies: [CopyHeader; 2],
+    /// Until when, in jiffies, [`CopyHeader::MIGRATING`] is heeded: should the daemon die over it, new connections do not wait
+    /// for the next one for ever.
+    pub migrating_until: u64,
 }
 
 /// What the daemon must know of a set of tables that an earlier one has left. One element; the program never looks at it.

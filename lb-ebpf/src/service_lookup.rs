@@ -2,6 +2,7 @@
 
 use core::num::NonZeroU64;
 
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::abi::{
     self, BACKEND_IDS, Backend, CopyHeader, ENDPOINT_BUCKETS, Listener, Membership, Outer, SERVICE_BUCKETS,
     SERVICE_NUMBERS, SLOT_LINES, SLOTS_PER_LINE, Service,
@@ -62,7 +63,12 @@ impl Tables {
     /// Whether entries are still being brought over from older tables, so that a connection may have one that is not here yet.
     #[inline(always)]
     pub fn is_migrating(&self) -> bool {
-        self.header.flags & CopyHeader::MIGRATING != 0
+        if self.header.flags & CopyHeader::MIGRATING == 0 {
+            return false;
+        }
+        let control: Option<&'static abi::Control> = element(&CONTROL, 0);
+        // SAFETY: the helper has no preconditions.
+        control.is_some_and(|control| unsafe { bpf_jiffies64() } < control.migrating_until)
     }
 
     /// What is said of a backend's packet that belongs to no connection.

@@ -21,13 +21,17 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
         unnoticed(lab, "configuration changed again and again", reloads),
         unnoticed(lab, "weights and drains changed again and again", by_hand),
         unnoticed(lab, "a backend's probes fail and succeed in turn", |lab| {
-            flapping(lab, &[Node::Web1])
+            flapping(lab, SERVICE, &[Node::Web1], "")
+        }),
+        // The handshake comes about, and then nothing: what is longer is lost.
+        unnoticed(lab, "a backend's health endpoint hangs", |lab| {
+            flapping(lab, "www", &[Node::Web1], "ip length > 100")
         }),
         unnoticed(lab, "a backend removed and added again", removed),
         row(
             lab,
             "all backends' probes fail, and succeed again",
-            |lab| flapping(lab, &[Node::Web1, Node::Web2]),
+            |lab| flapping(lab, SERVICE, &[Node::Web1, Node::Web2], ""),
             |verdict| {
                 ensure!(
                     verdict.downloads.failures.is_empty(),
@@ -54,7 +58,7 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
 
 /// As fast as they are taken: at least a hundred a second, or every second one of those that this machine can.
 fn reloads(lab: &mut Lab) -> Result<()> {
-    const WEB1: &str = "name = \"web1\"\n";
+    const WEB1: &str = "name = \"web1\"\naddress = \"198.18.1.2\"\n";
     let many = if is_full() { 1000 } else { 100 };
     let weighted = format!("{WEB1}weight = 3\n");
     let began = Instant::now();
@@ -110,18 +114,26 @@ fn removed(lab: &mut Lab) -> Result<()> {
 }
 
 /// What `lbd` sends to these servers from its own address is lost for a while; what it forwards is not.
-fn flapping(lab: &mut Lab, nodes: &[Node]) -> Result<()> {
+fn flapping(lab: &mut Lab, service: &str, nodes: &[Node], which: &str) -> Result<()> {
     let rounds = if is_full() { 10 } else { 2 };
     for _ in 0..rounds {
         for node in nodes {
-            let rules = "table inet probes\ndelete table inet probes\ntable inet probes {\n chain input { type filter hook input \
-                         priority 0; ip saddr 198.18.1.1 drop; ip saddr 198.18.2.1 drop; }\n}\n";
-            nft(lab, *node, rules)?;
+            let rules = format!(
+                "table inet probes\ndelete table inet probes\ntable inet probes {{
+                   chain input {{
+                     type filter hook input priority 0;
+                     ip saddr {{ 198.18.1.1, 198.18.2.1 }} {which} drop;
+                     ip6 saddr {{ 2001:db8:1::1, 2001:db8:2::1 }} {which6} drop;
+                   }}
+                 }}\n",
+                which6 = if which.is_empty() { "" } else { "ip6 length > 80" }
+            );
+            nft(lab, *node, &rules)?;
         }
         let down = |lab: &Lab| -> Result<()> {
             for node in nodes {
                 let is_down = |it: &lb::api::types::Backend| it.state == BackendState::Down;
-                site::wait_for_backend(lab, SERVICE, node.name(), Duration::from_secs(5), is_down)?;
+                site::wait_for_backend(lab, service, node.name(), Duration::from_secs(5), is_down)?;
             }
             Ok(())
         };

@@ -52,7 +52,7 @@ fn taken(lab: &mut Lab) -> Result<Taken> {
 }
 
 fn reloads(lab: &mut Lab) -> Result<()> {
-    const WEB1: &str = "name = \"web1\"\n";
+    const WEB1: &str = "name = \"web1\"\naddress = \"198.18.1.2\"\n";
     let many = if is_full() { 10_000 } else { 200 };
     let weighted = format!("{WEB1}weight = 3\n");
     lab.wait_until_all_up(Duration::from_secs(10))?;
@@ -100,7 +100,7 @@ fn reloads(lab: &mut Lab) -> Result<()> {
 }
 
 fn restarts(lab: &mut Lab) -> Result<()> {
-    let many = if is_full() { 1000 } else { 20 };
+    let many = if is_full() { 1000 } else { 10 };
     lab.wait_until_all_up(Duration::from_secs(10))?;
     let load = Wrk::until_told(lab)?;
     let before = taken(lab)?;

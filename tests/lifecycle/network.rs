@@ -21,6 +21,13 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
             lab.restore_network(Node::Web1)?;
             lab.wait_until_all_up(Duration::from_secs(10))
         }),
+        unnoticed(lab, "the balancer's own interface down and up", |lab| {
+            ip(lab, Node::Lb, &["link", "set", "dev", "uplink", "down"])?;
+            std::thread::sleep(Duration::from_millis(300));
+            ip(lab, Node::Lb, &["link", "set", "dev", "uplink", "up"])?;
+            lab.restore_network(Node::Lb)?;
+            lab.wait_until_all_up(Duration::from_secs(10))
+        }),
         unnoticed(lab, "a web server's MAC address changes", |lab| {
             let before = link::mac(lab, Node::Web1, "eth0")?;
             for mac in ["02:00:00:00:00:77", &before] {

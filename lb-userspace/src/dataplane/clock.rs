@@ -52,6 +52,12 @@ impl Clock {
         Duration::from_millis(jiffies * 1000 / u64::from(self.hz))
     }
 
+    /// When so much time from now will have passed, in jiffies.
+    pub(super) fn jiffies_after(self, program: &Xdp, time: Duration) -> Result<u64, DataplaneError> {
+        let jiffies_of_time = time.as_millis() as u64 * u64::from(self.hz) / 1000;
+        Ok(jiffies(program)?.wrapping_add(jiffies_of_time))
+    }
+
     /// What time it is in the table.
     pub(super) fn now(self, program: &Xdp) -> Result<Tick, DataplaneError> {
         Ok(Tick::from_jiffies(jiffies(program)?, self.shift()))

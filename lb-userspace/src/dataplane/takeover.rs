@@ -9,10 +9,12 @@
 //! 3. when no packet looks at the old one any more, what has changed there since is brought over;
 //! 4. `MIGRATING` is cleared, and the old set let go.
 //!
-//! Between 2 and 4 (some milliseconds) a packet that has no entry is dropped, and sent again by its sender.
+//! Between 2 and 4 (some milliseconds) a packet that has no entry is dropped, and sent again by its sender. If the daemon dies in
+//! between, the next one goes on; until then that ends by itself after some seconds.
 
 use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 use aya::maps::MapData;
 use lb_common::abi::{ABI_VERSION, CopyHeader, TableHeader};
@@ -20,7 +22,7 @@ use lb_common::hash::Seed;
 
 use super::attach::Attachment;
 use super::bring_over::{self, BroughtOver};
-use super::load::{self, Lengths, LoadOptions, PROGRAM, Tables, program_mut};
+use super::load::{self, CLOCK, Lengths, LoadOptions, PROGRAM, Tables, program, program_mut};
 use super::loader::wait_for_grace_period;
 use super::memory::MappedArray;
 use super::notes::{self, TooLong};
@@ -28,6 +30,10 @@ use super::pins::{self, Choice, Found, Link, PinError, Pins, Replaced, Role, Set
 use super::{Clock, ConnectionTable, Dataplane, DataplaneError, Object, layout};
 use crate::config::XdpMode;
 use crate::failpoint::{self, Failpoint};
+
+/// A migration takes milliseconds. If it takes longer, the daemon has died over it; a service manager starts another one within
+/// a second or so.
+const MIGRATION: Duration = Duration::from_secs(5);
 
 /// What is pinned, and what is still to be done with it.
 pub(super) struct Pinned {
@@ -220,6 +226,12 @@ impl Dataplane {
         }
         failpoint::reach(Failpoint::ConnectionsCopied);
         let migrating = self.is_migrating();
+        let until = self
+            .clock()
+            .jiffies_after(program(&self.ebpf, CLOCK)?, MIGRATION)?;
+        if let Some(control) = self.control.exclusive().first_mut() {
+            control.migrating_until = until;
+        }
         if let Some(header) = self.header.exclusive().first_mut() {
             header.migrating = migrating.into();
             fence(Ordering::SeqCst);
@@ -412,12 +424,8 @@ impl Drop for Pinned {
 
 /// The kernel empties an array of programs when its last handle is closed; a pin is one.
 fn keep_programs(ebpf: &aya::Ebpf, path: &Path) -> Result<(), DataplaneError> {
-    const MAP: &str = "PROGRAMS";
-    let map = ebpf.map(MAP).ok_or(DataplaneError::Missing(MAP))?;
-    map.pin(path).map_err(|error| DataplaneError::Map {
-        map: MAP,
-        reason: format!("cannot pin it at {}: {error}", path.display()),
-    })
+    let map = ebpf.map("PROGRAMS").ok_or(DataplaneError::Missing("PROGRAMS"))?;
+    Ok(map.pin(path).map_err(|error| pins::not_pinned(path, &error))?)
 }
 
 fn note(result: Result<(), PinError>) {

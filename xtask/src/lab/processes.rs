@@ -79,6 +79,14 @@ impl Processes {
         let (pid, started) = record.trim().split_once(' ')?;
         let pid = pid.parse().ok()?;
         let started: u64 = started.parse().ok()?;
+        // One of ours is there until all of its threads are: a killed one may hold its sockets for a moment longer.
+        if self
+            .children
+            .iter()
+            .any(|child| i32::try_from(child.id()) == Ok(pid))
+        {
+            return Some(pid);
+        }
         (start_time(pid)? == started).then_some(pid)
     }
 

@@ -1,13 +1,12 @@
 //! The links that hold the attached program, pinned by interface.
 
-use std::io;
 use std::path::PathBuf;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp};
 
-use super::{PinError, Pins, failed, make_directory, names, remove_all, unusable};
+use super::{PinError, Pins, make_directory, names, not_pinned, remove_all, unusable};
 
 pub(super) const DIRECTORY: &str = "links";
 
@@ -100,7 +99,7 @@ impl Pins {
         })?;
         held.pin(&path)
             .map(drop)
-            .map_err(|error| failed(&path, "pin the link")(io::Error::other(error)))
+            .map_err(|error| not_pinned(&path, &error))
     }
 
     /// Lets go of a link: unless somebody holds it, the program is detached.

@@ -183,6 +183,15 @@ fn failed(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> PinErro
     move |source| PinError::Io { path, doing, source }
 }
 
+/// That something cannot be pinned; the system's own words are at the end of the chain.
+pub(super) fn not_pinned(path: &Path, error: &dyn std::error::Error) -> PinError {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    failed(path, "pin anything there")(io::Error::other(last.to_string()))
+}
+
 fn unusable(path: &Path, reason: impl Into<String>) -> PinError {
     PinError::Unusable {
         path: path.to_owned(),
