@@ -195,6 +195,25 @@ mod tests {
         assert_eq!(state.health().reason, "could not probe: u1");
     }
 
+    /// The clock is only shown: it may be set back or forward by years.
+    #[test]
+    fn a_clock_that_steps_changes_no_status() {
+        let outcomes = "ynnnyynunnyy";
+        let mut steady = State::new(at(0));
+        let mut stepped = State::new(at(1_000_000));
+        for (second, outcome) in (0..).zip(outcomes.chars()) {
+            let make = |outcome| match outcome {
+                'y' => Outcome::Success(String::new()),
+                'n' => Outcome::Failure(String::new()),
+                _ => Outcome::Unable(String::new()),
+            };
+            let wild = [2_000_000_000, 0, 999_999_999][second as usize % 3];
+            let changed = steady.observe(make(outcome), at(second), 2, 3);
+            assert_eq!(stepped.observe(make(outcome), at(wild), 2, 3), changed);
+            assert_eq!(stepped.health().status, steady.health().status);
+        }
+    }
+
     #[test]
     fn a_forgotten_streak_starts_anew() {
         let mut state = State::new(at(0));
