@@ -1,10 +1,14 @@
 //! The one task that owns the running state. Everything that changes it — a request, a health event, a neighbour, a reload —
 //! comes in through its inbox, one at a time; what follows from it is computed whole before anything is touched.
 
+mod apply;
 mod change;
+mod fresh;
 mod handle;
 mod housekeeping;
+mod ledger;
 mod look;
+mod planning;
 mod vips;
 
 use std::collections::{BTreeSet, HashMap};
@@ -17,7 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, interval, sleep_until};
 
 use crate::api::Refusal;
-use crate::api::types::{AddBackend, ChangeBackend, Changed, Reloaded};
+use crate::api::types::{
+    AddBackend, Applied, ApplyRequest, ChangeBackend, Changed, Confirmed, Reloaded, RolledBack,
+};
 use crate::config::{Config, ConfigError};
 use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot, mtu};
 use crate::desired_state::{DesiredService, Inputs, Recoveries, with_overrides};
@@ -25,12 +31,15 @@ use crate::handoff::DrainOutcome;
 use crate::health::{self, Monitor, Status, Target, TargetId};
 use crate::neighbours::{NeighbourError, Resolution, Resolver, Watch};
 use crate::observed_state::Observed;
+use crate::pending::PendingError;
 use crate::persisted::{Overrides, PersistError};
 use crate::reconcile::{self, Exhausted, Identities, SlotTables};
 
 pub use handle::EngineHandle;
 
 use housekeeping::Housekeeping;
+use ledger::Ledger;
+use planning::{Ahead, Force};
 use vips::Vips;
 
 /// Health and neighbour changes within this time become one change of the tables.
@@ -50,6 +59,9 @@ pub enum StartError {
     /// The overrides.
     #[error(transparent)]
     Persisted(#[from] PersistError),
+    /// What waits to be confirmed.
+    #[error(transparent)]
+    Pending(#[from] PendingError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -81,6 +93,7 @@ pub struct Engine {
     monitor: Monitor,
     resolver: Resolver,
     vips: Vips,
+    ledger: Ledger,
     started: Instant,
     warned: BTreeSet<String>,
     housekeeping: Housekeeping,
@@ -105,8 +118,19 @@ enum Request {
     Add(AddBackend, Reply<Changed>),
     Change(ChangeBackend, Reply<Changed>),
     Reload(Reply<Reloaded>),
+    Apply(ApplyRequest, Reply<Applied>),
+    Confirm(Reply<Confirmed>),
+    Rollback(Reply<RolledBack>),
     DrainForHandoff(String, Reply<DrainOutcome>),
     UndrainAfterHandoff(String, Option<Reply<()>>),
+}
+
+/// What is wanted to be in force.
+struct Goal {
+    file: Config,
+    overrides: Overrides,
+    handed_off: BTreeSet<String>,
+    force: Force,
 }
 
 /// A next state of everything, computed whole and not yet in force.
@@ -123,6 +147,18 @@ struct Next {
     snapshot: Snapshot,
 }
 
+impl Next {
+    /// What it is that comes of this.
+    fn goal(&self) -> Goal {
+        Goal {
+            file: self.file.clone(),
+            overrides: self.overrides.clone(),
+            handed_off: self.handed_off.clone(),
+            force: Force::Nobody,
+        }
+    }
+}
+
 impl Engine {
     /// Loads and attaches the program and brings the tables up; nothing gets traffic before its first probe succeeds.
     ///
@@ -130,6 +166,7 @@ impl Engine {
     /// Anything that the daemon cannot do without; what was set up is taken down again.
     pub async fn start(file: Config, object: &Object) -> Result<(Self, Inbox, EngineHandle), StartError> {
         let overrides = Overrides::load(&file.daemon.state_directory)?;
+        let ledger = Ledger::open(&file)?;
         let options = LoadOptions {
             max_connections: file.daemon.max_connections,
             max_wide_connections: file.daemon.max_wide_connections,
@@ -158,6 +195,7 @@ impl Engine {
             monitor: Monitor::new(health_events),
             resolver: Resolver::new().await?,
             vips: Vips::default(),
+            ledger,
             started: Instant::now(),
             warned: BTreeSet::new(),
             housekeeping: Housekeeping::default(),
@@ -181,9 +219,7 @@ impl Engine {
     async fn begin(&mut self) -> Result<(), StartError> {
         self.effective = with_overrides(&self.file, &self.overrides);
         self.resolve().await;
-        let next = self
-            .next(self.file.clone(), self.overrides.clone(), self.handed_off.clone())
-            .map_err(StartError::Refused)?;
+        let next = self.next(self.goal()).map_err(StartError::Refused)?;
         self.commit(next);
         let daemon = &self.file.daemon;
         self.dataplane.attach_all(&daemon.interfaces, daemon.xdp_mode)?;
@@ -250,9 +286,9 @@ impl Engine {
 
     /// Brings the tables in line with health and neighbours; whether it could.
     fn reconcile(&mut self) -> bool {
-        match self.next(self.file.clone(), self.overrides.clone(), self.handed_off.clone()) {
-            Ok(next) => {
-                self.commit(next);
+        match self.plan(self.goal(), Ahead::Now) {
+            Ok(planned) => {
+                self.put_in_force(planned, planning::PROBES);
                 true
             }
             Err(error) => {
@@ -263,15 +299,10 @@ impl Engine {
     }
 
     /// Computes everything that follows from a file, overrides and hand-offs; touches nothing.
-    fn next(
-        &self,
-        file: Config,
-        overrides: Overrides,
-        handed_off: BTreeSet<String>,
-    ) -> Result<Next, Refusal> {
-        let effective = with_overrides(&file, &overrides);
+    fn next(&self, goal: Goal) -> Result<Next, Refusal> {
+        let effective = with_overrides(&goal.file, &goal.overrides);
         effective.weights_fit().map_err(Refusal::Invalid)?;
-        let mut desired = self.desired(&effective, &overrides, &handed_off);
+        let mut desired = self.desired(&effective, &goal.overrides, &goal.handed_off, |status| status);
         let now = Instant::now();
         let recoveries = self.recoveries.after(&self.desired, &desired, now);
         recoveries.apply(&mut desired, now);
@@ -280,12 +311,22 @@ impl Engine {
         identities
             .adopt(
                 &reconcile::wanted(&desired, |timeout| clock.ticks(timeout)),
-                file.daemon.full_nat_ports,
+                goal.file.daemon.full_nat_ports,
                 |id| self.counters(id),
             )
             .map_err(|error: Exhausted| Refusal::Conflict(error.to_string()))?;
+        let moment = self.ledger.now();
+        identities.part(moment, |key, service, backend| {
+            self.reset_at(moment, &goal, key, service, backend)
+        });
         let (entries, slot_tables) = reconcile::entries(&desired, &identities, &self.hops, &self.slot_tables);
         let snapshot = Snapshot::build(&entries).map_err(|error| Refusal::Conflict(error.to_string()))?;
+        let Goal {
+            file,
+            overrides,
+            handed_off,
+            force: _,
+        } = goal;
         Ok(Next {
             file,
             effective,
@@ -305,11 +346,13 @@ impl Engine {
         effective: &Config,
         overrides: &Overrides,
         handed_off: &BTreeSet<String>,
+        judged: impl Fn(Status) -> Status,
     ) -> Vec<DesiredService> {
         let inputs = Inputs {
             config: effective,
             overrides,
             handed_off,
+            now: self.ledger.now(),
         };
         let (probed, wanted) = (endpoints(&self.effective), endpoints(effective));
         // What is known of a server says nothing about another one that takes its name.
@@ -318,8 +361,8 @@ impl Engine {
             probed.get(&name) == wanted.get(&name)
         };
         inputs.desired(|id| match self.monitor.health(id) {
-            Some(health) if same(id) => health.status,
-            _ => Status::Checking,
+            Some(health) if same(id) => judged(health.status),
+            _ => judged(Status::Checking),
         })
     }
 

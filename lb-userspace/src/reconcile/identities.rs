@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_common::abi::{BACKEND_IDS, BackendCounters, SERVICE_NUMBERS};
+use serde::{Deserialize, Serialize};
 
 use super::key::{BackendKey, ServiceKey, Way};
 use super::leases::{self, Direction, NoLease};
 use crate::config::Ports;
 use crate::dataplane::{Forwarding, PortLease};
+use crate::moment::Moment;
 use crate::observed_state::Observed;
 
 /// The numbers of all services and backends that are, or still have connections. A new name changes no number.
@@ -57,6 +59,17 @@ pub struct BackendIdentity {
     pub baseline: BackendCounters,
     /// Its idle timeouts in ticks, kept for when it leaves.
     pub timeouts: [u16; 3],
+    /// How it leaves; `None`: it does not.
+    pub parting: Option<Parting>,
+}
+
+/// How a backend leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parting {
+    /// When what is left of its connections is reset; `None`: never, they may go on until they end.
+    pub reset_at: Option<Moment>,
+    /// Whether that time has come.
+    pub resetting: bool,
 }
 
 /// A service that is wanted.
@@ -175,15 +188,38 @@ impl Identities {
                 leaving: false,
                 baseline: counters(id),
                 timeouts: service.timeouts,
+                parting: None,
             });
             name.clone_into(&mut backend.name);
             backend.leaving = false;
             backend.timeouts = service.timeouts;
+            backend.parting = None;
             if let (Forwarding::Ipip { source }, Some(now)) = (&mut backend.forwarding, service.source) {
                 *source = now;
             }
         }
         Ok(())
+    }
+
+    /// Decides how each backend leaves that has begun to, and sees whose time has come; to be called after
+    /// [`adopt`](Self::adopt). `reset_at` says when what is left of a backend's connections is reset, given the name of its
+    /// service, the backend, and how it leaves already.
+    pub fn part(
+        &mut self,
+        now: Moment,
+        reset_at: impl Fn(&ServiceKey, &ServiceIdentity, &BackendIdentity) -> Option<Moment>,
+    ) {
+        for (key, service) in &mut self.services {
+            let mut backends = std::mem::take(&mut service.backends);
+            for backend in backends.values_mut().filter(|backend| backend.leaving) {
+                let reset_at = reset_at(key, service, backend);
+                backend.parting = Some(Parting {
+                    reset_at,
+                    resetting: reset_at.is_some_and(|until| until.is_past(now)),
+                });
+            }
+            service.backends = backends;
+        }
     }
 
     /// How packets get to a new backend.
