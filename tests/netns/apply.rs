@@ -99,14 +99,12 @@ fn wait_until_back(lab: &Lab) -> Result<()> {
 fn unconfirmed_goes_back_under_load() -> Result<()> {
     let lab = site::up("lb-t-confirm")?;
     let files = Files::of(&lab)?;
-    // A drain that means nothing without its backend comes back with it.
-    says(&lab, &["backend", "drain", "www/web1"])?;
+    let (on_web1, on_web2) = Download::one_from_each(&lab, 2_400_000, 200_000)?;
+    // What was changed by hand means nothing without its backend, and comes back with it.
     says(&lab, &["backend", "weight", "www/web2", "3"])?;
-    says(&lab, &["backend", "undrain", "www/web1"])?;
     says(&lab, &["backend", "weight", "www/web1", "2"])?;
     let before = site::running_state(&lab)?;
     let load = Wrk::start(&lab, 10)?;
-    let (on_web1, on_web2) = Download::one_from_each(&lab, 1_600_000, 200_000)?;
     let said = says(&lab, &["apply", "--confirm", "3s", &files.file])?;
     for words in [
         "backend www/web1: removed; its ",

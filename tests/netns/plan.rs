@@ -152,14 +152,7 @@ fn maglev_names_who_would_move() -> Result<()> {
     );
     ensure!(said.out.contains(&words), "{said:?}");
 
-    wait_for(
-        "the connections to be forgotten",
-        Duration::from_secs(30),
-        || match connections(&lab).map_err(|error| format!("{error:#}"))?.len() {
-            0 => Ok(()),
-            left => Err(format!("{left} are left")),
-        },
-    )?;
+    forget(&lab)?;
     let said = lbctl(&lab, &["apply", &file.display().to_string()])?;
     ensure!(said.code == 0, "{said:?}");
     let after = send(&lab)?;
@@ -177,6 +170,29 @@ fn maglev_names_who_would_move() -> Result<()> {
         share * 100.0
     ));
     lab.down()
+}
+
+/// Waits until nothing is remembered: until all have timed out, and have been swept, which is done every second while something
+/// leaves.
+fn forget(lab: &Lab) -> Result<()> {
+    wait_for(
+        "the connections to end",
+        Duration::from_secs(30),
+        || match connections(lab).map_err(|error| format!("{error:#}"))?.len() {
+            0 => Ok(()),
+            left => Err(format!("{left} are left")),
+        },
+    )?;
+    let said = lbctl(lab, &["backend", "remove", "www-http/web2"])?;
+    ensure!(said.code == 0, "{said:?}");
+    wait_for(
+        "what leaves to be gone",
+        Duration::from_secs(10),
+        || match site::find_backend(lab, "www-http", "web2").map_err(|error| format!("{error:#}"))? {
+            None => Ok(()),
+            Some(backend) => Err(format!("{backend:?}")),
+        },
+    )
 }
 
 /// A datagram from each of the ports: which backend each went to.
