@@ -208,6 +208,17 @@ impl Overrides {
         })
     }
 
+    /// The same without the backends that were added.
+    #[must_use]
+    pub fn without_added(&self) -> Self {
+        let mut overrides = self.clone();
+        for changes in overrides.backends.values_mut() {
+            changes.retain(|_, change| change.added.is_none());
+        }
+        overrides.backends.retain(|_, changes| !changes.is_empty());
+        overrides
+    }
+
     /// Makes what was changed of one backend this.
     pub fn set(&mut self, service: &str, backend: &str, change: Option<BackendOverride>) {
         self.edit(service, backend, |entry| *entry = change.unwrap_or_default());

@@ -203,7 +203,7 @@ fn what_is_left_when_a_drain_is_over_is_reset() {
     let none = |_: &mut config::Service| {};
     let timeout = |seconds| {
         move |service: &mut config::Service| {
-            service.drain_timeout = Some(std::time::Duration::from_secs(seconds))
+            service.drain_timeout = Some(std::time::Duration::from_secs(seconds));
         }
     };
     assert_eq!(desired(&drain(None), &[], none, [Up, Up]), [draining, UP]);

@@ -144,11 +144,20 @@ impl Engine {
         let config =
             config::parse(&pending.before, &self.file.file, &ThisHost).map_err(|error| unusable(&error))?;
         let fresh = Fresh {
+            name: pending.file.clone(),
             config,
             text: pending.before.clone(),
         };
         let overrides = pending.overrides_before(&self.overrides);
-        let planned = self.plan_with(&fresh, &overrides, Force::Nobody)?;
+        let planned = match self.plan_with(&fresh, &overrides, Force::Nobody) {
+            Ok(planned) => planned,
+            Err(error) => {
+                // Going back must not depend on what was done by hand meanwhile.
+                tracing::error!(%error, "backends that were added by hand do not go together with what was before: forgotten");
+                self.plan_with(&fresh, &overrides.without_added(), Force::Nobody)
+                    .map_err(|error| unusable(&error))?
+            }
+        };
         // What clients get matters more than what the file says: that can be made up for.
         let restored = pending.restore();
         let (plan, _) = self.take_over(planned, None, "rollback").await?;
@@ -271,13 +280,12 @@ impl Files {
             forget();
             error.to_string()
         })?;
-        rest().map_err(|error| {
-            match whole_file::replace(&self.file, &self.before, &self.file) {
+        rest().inspect_err(
+            |_| match whole_file::replace(&self.file, &self.before, &self.file) {
                 Ok(()) => forget(),
                 Err(error) => tracing::error!(%error, "cannot put the configuration file back as it was"),
-            }
-            error
-        })?;
+            },
+        )?;
         Ok(kept)
     }
 }

@@ -1,5 +1,7 @@
 //! A configuration that has been read, in the light of what is running.
 
+use std::path::PathBuf;
+
 use super::change::backend_in;
 use super::planning::{Ahead, Force, Planned};
 use super::{Engine, Goal};
@@ -12,6 +14,8 @@ use crate::plan::{Plan, Subject};
 
 /// A configuration with its text.
 pub(super) struct Fresh {
+    /// The file that it comes from, as messages name it.
+    pub(super) name: PathBuf,
     pub(super) config: Config,
     pub(super) text: String,
 }
@@ -34,7 +38,11 @@ impl Engine {
         let file = &self.file.file;
         let text = config::text(file, &ThisHost).map_err(refused)?;
         let config = config::parse(&text, file, &ThisHost).map_err(refused)?;
-        Ok(Fresh { config, text })
+        Ok(Fresh {
+            name: file.clone(),
+            config,
+            text,
+        })
     }
 
     /// Understands a text as what the configuration file will be; messages name the file that it comes from.
@@ -47,6 +55,7 @@ impl Engine {
             refused(error)
         })?;
         Ok(Fresh {
+            name: text.name.clone().into(),
             config,
             text: text.toml.clone(),
         })
@@ -68,7 +77,7 @@ impl Engine {
         if let Some(key) = fixed_key(&self.file, file) {
             return Err(Refusal::Configuration(format!(
                 "{}: daemon.{key} cannot change while lbd runs; change it back, or restart lbd",
-                file.file.display()
+                fresh.name.display()
             )));
         }
         let (overrides, notes) = still_meaningful(file, overrides).map_err(Refusal::Configuration)?;
@@ -140,11 +149,7 @@ fn still_meaningful(file: &Config, overrides: &Overrides) -> Result<(Overrides, 
         });
     }
     kept.backends.retain(|_, changes| !changes.is_empty());
-    let mut without_added = kept.clone();
-    for changes in without_added.backends.values_mut() {
-        changes.retain(|_, change| change.added.is_none());
-    }
-    let mut config = with_overrides(file, &without_added);
+    let mut config = with_overrides(file, &kept.without_added());
     for (service, changes) in &mut kept.backends {
         for added in changes.values_mut().filter_map(|change| change.added.as_mut()) {
             // With the port that it has under the service's present ones.

@@ -23,10 +23,22 @@ pub(super) struct Ledger {
 impl Ledger {
     /// That of a configuration that has just been read.
     pub(super) fn open(file: &Config) -> Result<Self, PendingError> {
+        let path = fs::canonicalize(&file.file).ok();
+        let (pending, others) = match Pending::load(&file.daemon.state_directory)? {
+            Some(pending) if Some(&pending.file) != path.as_ref() => (None, Some(pending.file)),
+            pending => (pending, None),
+        };
+        if let Some(other) = others {
+            tracing::warn!(
+                "{} was applied and waits to be confirmed, but lbd was started with {}: nothing is taken back",
+                other.display(),
+                file.file.display()
+            );
+        }
         Ok(Self {
             clock: Box::new(HostClock::new()),
             text: fs::read_to_string(&file.file).ok(),
-            pending: Pending::load(&file.daemon.state_directory)?,
+            pending,
             not_before: None,
         })
     }

@@ -37,6 +37,9 @@ struct World {
     connections: Vec<Connection>,
 }
 
+/// Something that a case does to the world.
+type Edit = fn(&mut World);
+
 fn at(seconds: u64) -> Moment {
     Moment::test(7, seconds, seconds)
 }
@@ -213,7 +216,7 @@ fn removing_a_backend_names_its_connections() {
 
 #[test]
 fn how_a_removed_backend_leaves() {
-    let cases: [(&str, fn(&mut World), &str); 3] = [
+    let cases: [(&str, Edit, &str); 3] = [
         (
             "drain_timeout",
             |world| world.config.services[0].drain_timeout = Some(std::time::Duration::from_secs(90)),
@@ -430,7 +433,7 @@ fn on_down_that_changes_while_a_backend_is_down() {
 
 #[test]
 fn what_makes_all_connections_of_a_service_others() {
-    let cases: [(fn(&mut World), &str); 4] = [
+    let cases: [(Edit, &str); 4] = [
         (|world| drop(world.config.services.pop()), "service www: removed"),
         (
             |world| www(world).vip = [203, 0, 113, 11].into(),
