@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::api::types::BackendState;
 use crate::config::{self, Config, OnDown, WhenAllDown};
 use crate::health::{Status, TargetId};
+use crate::moment::Moment;
 use crate::persisted::Overrides;
 
 /// A service as it should be.
@@ -33,6 +34,10 @@ pub struct DesiredBackend {
     pub up: bool,
     /// Whether its clients' next packets are answered with a RST.
     pub reset: bool,
+    /// When what is left of its connections is reset, while it is drained by hand; `None`: never.
+    pub drain_until: Option<Moment>,
+    /// Whether that time has come.
+    pub overdue: bool,
 }
 
 /// Everything that the desired state follows from.
@@ -44,6 +49,8 @@ pub struct Inputs<'a> {
     pub overrides: &'a Overrides,
     /// Web servers that a hand-off is busy with.
     pub handed_off: &'a BTreeSet<String>,
+    /// The time.
+    pub now: Moment,
 }
 
 /// The configuration with backends added, removed and reweighted at run time.
@@ -122,6 +129,11 @@ impl Inputs<'_> {
         };
         let drained = change.is_some_and(|change| change.drained) || self.handed_off.contains(&backend.name);
         let disabled = change.is_some_and(|change| change.disabled);
+        let by_hand = change
+            .filter(|change| change.drained)
+            .and_then(|change| change.drain);
+        let drain_until = by_hand.and_then(|drain| drain.until(service.drain_timeout));
+        let overdue = drain_until.is_some_and(|until| until.is_past(self.now));
         let failed = disabled || health == Status::Down;
         let state = match health {
             _ if disabled => BackendState::Disabled,
@@ -138,8 +150,11 @@ impl Inputs<'_> {
                 0
             },
             slow_start: None,
-            up: !failed && health == Status::Up,
-            reset: failed && service.on_down == OnDown::Reset,
+            // A new connection from a port whose old one is to be reset goes elsewhere.
+            up: !failed && health == Status::Up && !overdue,
+            reset: overdue || failed && service.on_down == OnDown::Reset,
+            drain_until,
+            overdue,
         }
     }
 }

@@ -69,13 +69,13 @@ failpoints! {
     CopyWritten = "copy-written",
     /// A change: packets are judged by it.
     CopyActive = "copy-active",
-    /// A reload: the file is read and everything computed.
+    /// A reload, apply or rollback: everything is computed.
     ReloadComputed = "reload-computed",
-    /// A reload: the VIPs are where they should be.
+    /// Likewise: the VIPs are where they should be.
     ReloadVipsSet = "reload-vips-set",
-    /// A reload: changes made by hand are on the disk.
+    /// Likewise: the files are written.
     ReloadSaved = "reload-saved",
-    /// A reload: all is in force.
+    /// Likewise: all is in force.
     ReloadDone = "reload-done",
 }
 

@@ -15,13 +15,18 @@ pub mod handoff;
 pub mod health;
 pub mod host_checks;
 pub mod metrics;
+pub mod moment;
 pub mod neighbours;
 mod netlink;
+mod numbers;
 pub mod observed_state;
+pub mod pending;
 pub mod persisted;
+pub mod plan;
 pub mod reconcile;
 pub mod scheduling;
 mod task;
 #[cfg(test)]
 mod testing;
 pub mod vip;
+pub mod whole_file;

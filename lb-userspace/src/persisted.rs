@@ -3,15 +3,17 @@
 //! forgotten, since a forgotten drain sends clients to a server that somebody is working on.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::api::types::BackendChange;
 use crate::config;
+use crate::moment::Moment;
+use crate::whole_file;
 
 /// The file's name within the state directory.
 pub const FILE: &str = "overrides.json";
@@ -32,6 +34,9 @@ pub struct Overrides {
 pub struct BackendOverride {
     /// No new connections; it keeps those it has.
     pub drained: bool,
+    /// Since when, and what becomes of those that do not end; only of what is drained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
     /// As if it had failed.
     pub disabled: bool,
     /// Instead of the file's, 0 to 256.
@@ -40,6 +45,24 @@ pub struct BackendOverride {
     pub added: Option<config::Backend>,
     /// In the file, but taken out.
     pub removed: bool,
+}
+
+/// A drain by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// When it began, or its deadline was last set.
+    pub since: Moment,
+    /// So many seconds later what is left is reset; `None`: as the service's `drain_timeout` says.
+    pub deadline_seconds: Option<u64>,
+}
+
+impl Drain {
+    /// When what is left is reset; `None`: never.
+    pub fn until(self, drain_timeout: Option<Duration>) -> Option<Moment> {
+        let time = self.deadline_seconds.map(Duration::from_secs).or(drain_timeout)?;
+        Some(self.since.after(time))
+    }
 }
 
 /// Why overrides could not be read or written.
@@ -118,7 +141,6 @@ impl Overrides {
     /// When the operating system refuses; the old file is then as it was.
     pub fn save(&self, directory: &Path) -> Result<(), PersistError> {
         let path = directory.join(FILE);
-        let temporary = directory.join(format!("{FILE}.new"));
         let written = Written {
             version: VERSION,
             backends: &self.backends,
@@ -126,25 +148,8 @@ impl Overrides {
         let mut text =
             serde_json::to_vec_pretty(&written).map_err(|error| failed(&path, "encode it")(error.into()))?;
         text.push(b'\n');
-
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(failed(directory, "make the directory"))?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary);
-        file.and_then(|mut file| {
-            file.write_all(&text)?;
-            file.sync_all()
-        })
-        .map_err(failed(&temporary, "write it"))?;
-        fs::rename(&temporary, &path).map_err(failed(&path, "replace it"))?;
-        // The rename is on the disk only once the directory is.
-        File::open(directory)
-            .and_then(|file| file.sync_all())
-            .map_err(failed(directory, "sync the directory"))
+        whole_file::keep(directory, FILE, &text)
+            .map_err(|whole_file::Failure { path, action, source }| PersistError::Io { path, action, source })
     }
 
     /// What was changed of a backend; `None`: nothing.
@@ -153,21 +158,31 @@ impl Overrides {
     }
 
     /// Changes one backend, which `in_file` says is in the configuration file or not. Whether that makes sense (the
-    /// backend exists, is not removed already) is the caller's to judge. Returns whether anything is different now.
+    /// backend exists, is not removed already) is the caller's to judge; `now` is when a drain begins. Returns whether anything is different now.
     pub fn apply_change(
         &mut self,
         service: &str,
         backend: &str,
         change: BackendChange,
         in_file: bool,
+        now: Moment,
     ) -> bool {
         self.edit(service, backend, |entry| match change {
-            BackendChange::Drain => entry.drained = true,
-            BackendChange::Undrain => entry.drained = false,
+            BackendChange::Drain { deadline_seconds } => {
+                // Whoever says it again without a deadline means the drain that there is.
+                if !entry.drained || deadline_seconds.is_some() {
+                    entry.drain = Some(Drain {
+                        since: now,
+                        deadline_seconds,
+                    });
+                }
+                entry.drained = true;
+            }
+            BackendChange::Undrain => (entry.drained, entry.drain) = (false, None),
             BackendChange::Disable => entry.disabled = true,
             BackendChange::Enable => entry.disabled = false,
             BackendChange::Weight(weight) => entry.weight = weight,
-            BackendChange::Remove => {
+            BackendChange::Remove { .. } => {
                 *entry = BackendOverride {
                     removed: in_file,
                     ..BackendOverride::default()
@@ -191,6 +206,22 @@ impl Overrides {
                 ..BackendOverride::default()
             }
         })
+    }
+
+    /// The same without the backends that were added.
+    #[must_use]
+    pub fn without_added(&self) -> Self {
+        let mut overrides = self.clone();
+        for changes in overrides.backends.values_mut() {
+            changes.retain(|_, change| change.added.is_none());
+        }
+        overrides.backends.retain(|_, changes| !changes.is_empty());
+        overrides
+    }
+
+    /// Makes what was changed of one backend this.
+    pub fn set(&mut self, service: &str, backend: &str, change: Option<BackendOverride>) {
+        self.edit(service, backend, |entry| *entry = change.unwrap_or_default());
     }
 
     /// Edits one entry, keeps no empty one, and tells whether it is different now.

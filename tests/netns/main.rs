@@ -1,5 +1,6 @@
 //! Real hosts, in network namespaces: a client, the load balancer and its web servers.
 
+mod apply;
 mod bad_input;
 mod balance;
 mod drain;
@@ -13,6 +14,7 @@ mod lossy;
 mod modes;
 mod next_hop;
 mod path_mtu;
+mod plan;
 mod policies;
 mod reload;
 mod restart;
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         drain::cases(),
         handoff::cases(),
         reload::cases(),
+        plan::cases(),
+        apply::cases(),
         restart::cases(),
         bad_input::cases(),
         next_hop::cases(),

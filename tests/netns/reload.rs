@@ -105,7 +105,7 @@ fn removed_backend_keeps_its_download() -> Result<()> {
     site::edit(&lab, &format!("[[service.backend]]\n{WEB1}"), "")?;
     let changes = site::reload(&lab)?;
     ensure!(
-        changes.contains("backend www/web1: removed; its connections go on until they end"),
+        changes.contains("backend www/web1: removed; its 1 connection goes on until it ends"),
         "{changes}"
     );
     let leaving = site::backend(&lab, "www", "web1")?;

@@ -16,9 +16,11 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use super::types::{
-    AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Error, Reloaded,
-    Service, SiteApplied, SiteRender, SiteStatus, Status,
+    AddBackend, Applied, ApplyRequest, Backend, ChangeBackend, Changed, Confirmed, ConnectionFilter,
+    Connections, Counters, Error, PlanRequest, Reloaded, RolledBack, Service, SiteApplied, SiteRender,
+    SiteStatus, Status,
 };
+use crate::plan::Plan;
 
 /// From connecting to the last byte of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -145,6 +147,26 @@ impl Client {
     /// Reads the configuration file again and applies it whole, or not at all.
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.post("/v1/reload", &(), PATIENCE).await
+    }
+
+    /// What a configuration would change.
+    pub async fn plan(&self, request: &PlanRequest) -> Result<Plan, ClientError> {
+        self.post("/v1/plan", request, PATIENCE).await
+    }
+
+    /// Replaces the configuration file and puts it in force.
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<Applied, ClientError> {
+        self.post("/v1/apply", request, PATIENCE).await
+    }
+
+    /// Keeps the applied configuration that waits for it.
+    pub async fn confirm(&self) -> Result<Confirmed, ClientError> {
+        self.post("/v1/confirm", &(), PATIENCE).await
+    }
+
+    /// Takes the applied configuration back that waits to be confirmed.
+    pub async fn rollback(&self) -> Result<RolledBack, ClientError> {
+        self.post("/v1/rollback", &(), PATIENCE).await
     }
 
     /// The nginx configuration of each web server.

@@ -8,9 +8,11 @@ pub mod types;
 
 use std::future::Future;
 
+use crate::plan::Plan;
 use types::{
-    AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Reloaded, Service,
-    SiteApplied, SiteRender, SiteStatus, Status,
+    AddBackend, Applied, ApplyRequest, Backend, ChangeBackend, Changed, Confirmed, ConnectionFilter,
+    Connections, Counters, PlanRequest, Reloaded, RolledBack, Service, SiteApplied, SiteRender, SiteStatus,
+    Status,
 };
 
 /// What the API can ask of the daemon. The engine's handle implements it; tests of the server use a fake.
@@ -35,6 +37,14 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn counters(&self) -> impl Future<Output = Result<Counters, Refusal>> + Send;
     /// Reads the file again and applies it whole, or not at all.
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
+    /// What a configuration would change.
+    fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<Plan, Refusal>> + Send;
+    /// Replaces the configuration file and puts it in force, whole or not at all.
+    fn apply(&self, request: ApplyRequest) -> impl Future<Output = Result<Applied, Refusal>> + Send;
+    /// Keeps the applied configuration that waits for it.
+    fn confirm(&self) -> impl Future<Output = Result<Confirmed, Refusal>> + Send;
+    /// Takes the applied configuration back that waits to be confirmed.
+    fn rollback(&self) -> impl Future<Output = Result<RolledBack, Refusal>> + Send;
     /// The nginx configuration of each web server.
     fn site_render(&self) -> impl Future<Output = Result<SiteRender, Refusal>> + Send;
     /// Hands the site to the web servers, one by one.

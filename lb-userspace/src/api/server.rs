@@ -18,11 +18,21 @@ use tokio::time::timeout;
 
 use super::http::{self, READ_TIME};
 pub use super::socket::bind;
-use super::types::{AddBackend, ChangeBackend, Changed, ConnectionFilter, Connections, Error, Service};
+use super::types::{
+    AddBackend, Applied, ApplyRequest, ChangeBackend, Changed, ConnectionFilter, Connections, Error,
+    PlanRequest, Service,
+};
 use super::{Control, Refusal};
+use crate::plan::Plan;
 
-/// The largest request body; the largest sensible one is under 1 KiB.
+/// The largest request body but for those that bring a configuration; the largest sensible one is under 1 KiB.
 const MAX_BODY: usize = 64 * 1024;
+
+/// The largest one that brings a configuration: a text of 4 MiB, every other character of which has to be escaped.
+const MAX_TEXT: usize = 8 << 20;
+
+/// So many of those are read at once.
+const TEXTS: usize = 2;
 
 /// Connections served at once; more wait their turn.
 const CONNECTIONS: usize = 256;
@@ -42,6 +52,8 @@ fn router<C: Control>(control: C) -> Router {
     let services = |State(lbd): Lbd<C>| lbd.call(|control| async move { control.services().await });
     let backends = |State(lbd): Lbd<C>| lbd.call(|control| async move { control.backends().await });
     let counters = |State(lbd): Lbd<C>| lbd.call(|control| async move { control.counters().await });
+    let confirm = |State(lbd): Lbd<C>| lbd.call(|control| async move { control.confirm().await });
+    let rollback = |State(lbd): Lbd<C>| lbd.call(|control| async move { control.rollback().await });
     let reload = |State(lbd): Lbd<C>| lbd.call(|control| async move { control.reload().await });
     let site_render = |State(lbd): Lbd<C>| lbd.call(|control| async move { control.site_render().await });
     let site_apply = |State(lbd): Lbd<C>| lbd.call(|control| async move { control.site_apply().await });
@@ -55,6 +67,10 @@ fn router<C: Control>(control: C) -> Router {
         .route("/v1/connections", get(connections::<C>))
         .route("/v1/counters", get(counters))
         .route("/v1/reload", post(reload))
+        .route("/v1/plan", post(plan::<C>))
+        .route("/v1/apply", post(apply::<C>))
+        .route("/v1/confirm", post(confirm))
+        .route("/v1/rollback", post(rollback))
         .route("/v1/site/render", get(site_render))
         .route("/v1/site/apply", post(site_apply))
         .route("/v1/site/status", get(site_status))
@@ -63,6 +79,7 @@ fn router<C: Control>(control: C) -> Router {
         .with_state(Daemon {
             control,
             calls: Arc::new(Semaphore::new(CALLS)),
+            texts: Arc::new(Semaphore::new(TEXTS)),
         })
 }
 
@@ -71,6 +88,7 @@ fn router<C: Control>(control: C) -> Router {
 struct Daemon<C> {
     control: C,
     calls: Arc<Semaphore>,
+    texts: Arc<Semaphore>,
 }
 
 impl<C: Control> Daemon<C> {
@@ -156,6 +174,24 @@ async fn change_backend<C: Control>(
         .await
 }
 
+async fn plan<C: Control>(State(lbd): State<Daemon<C>>, request: Request) -> Result<Json<Plan>, Refused> {
+    let request: PlanRequest = text(&lbd, request).await?;
+    lbd.call(|control| async move { control.plan(request).await })
+        .await
+}
+
+async fn apply<C: Control>(State(lbd): State<Daemon<C>>, request: Request) -> Result<Json<Applied>, Refused> {
+    let request: ApplyRequest = text(&lbd, request).await?;
+    lbd.call(|control| async move { control.apply(request).await })
+        .await
+}
+
+/// A request body that may bring a configuration.
+async fn text<C, T: DeserializeOwned>(lbd: &Daemon<C>, request: Request) -> Result<T, Refused> {
+    let _turn = lbd.texts.acquire().await;
+    read(request, MAX_TEXT).await
+}
+
 async fn unknown_route(uri: Uri) -> Refused {
     Refused::new(
         StatusCode::NOT_FOUND,
@@ -180,29 +216,31 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
-        let bytes = timeout(READ_TIME, body::to_bytes(request.into_body(), MAX_BODY))
-            .await
-            .map_err(|_| {
-                Refused::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    format!("the request's body did not arrive within {READ_TIME:?}"),
-                )
-            })?
-            .map_err(|error| {
-                Refused::new(
-                    StatusCode::BAD_REQUEST,
-                    format!(
-                        "the request's body cannot be read: {error}; at most {MAX_BODY} bytes are allowed"
-                    ),
-                )
-            })?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+        read(request, MAX_BODY).await.map(Self)
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Refused> {
+    let bytes = timeout(READ_TIME, body::to_bytes(request.into_body(), most))
+        .await
+        .map_err(|_| {
+            Refused::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the request's body did not arrive within {READ_TIME:?}"),
+            )
+        })?
+        .map_err(|error| {
             Refused::new(
                 StatusCode::BAD_REQUEST,
-                format!("the request's body is not the JSON that is wanted: {error}"),
+                format!("the request's body cannot be read: {error}; at most {most} bytes are allowed"),
             )
-        })
-    }
+        })?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!("the request's body is not the JSON that is wanted: {error}"),
+        )
+    })
 }
 
 /// An answer other than 2xx.

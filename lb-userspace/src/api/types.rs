@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
+use crate::plan::Plan;
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +38,17 @@ pub struct Status {
     pub services: Vec<Service>,
     /// What will not work, in words, as found at start and after each reload.
     pub warnings: Vec<String>,
+    /// The applied configuration that waits to be confirmed; `None`: none does.
+    pub unconfirmed: Option<Unconfirmed>,
+}
+
+/// An applied configuration that waits to be confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconfirmed {
+    /// The configuration file that it is in.
+    pub file: String,
+    /// Seconds until the one before comes back by itself.
+    pub seconds_left: u64,
 }
 
 /// An interface that the program is attached to.
@@ -77,6 +89,8 @@ pub struct Service {
     pub when_all_down: config::WhenAllDown,
     /// What happens to the connections of a backend that fails.
     pub on_down: config::OnDown,
+    /// So many seconds after a backend was drained or removed what is left of its connections is reset; `None`: never.
+    pub drain_timeout_seconds: Option<u64>,
     /// Sums over the backends, those that have left included.
     pub traffic: Traffic,
     /// In the file's order, added ones last.
@@ -106,6 +120,9 @@ pub struct Backend {
     pub eligible: bool,
     /// What its probes say.
     pub health: Health,
+    /// While it is draining or leaving: the seconds until what is left of its connections is reset, 0 from then on; `None`:
+    /// they may go on until they end.
+    pub reset_in_seconds: Option<u64>,
     /// What was changed at run time, in words (`drain`, `disable`, `weight 3 (file: 1)`, `added`); empty: as in the file.
     pub overrides: Vec<String>,
     /// The MAC address and interface that its packets are sent to; `None`: unknown, the kernel resolves it.
@@ -238,6 +255,9 @@ pub struct AddBackend {
     pub service: String,
     /// The backend.
     pub backend: config::Backend,
+    /// Only to say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// `POST /v1/backends/change`: change one backend, or all of this name in every service.
@@ -250,6 +270,9 @@ pub struct ChangeBackend {
     pub name: String,
     /// What to do.
     pub change: BackendChange,
+    /// Only to say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// What to do with a backend.
@@ -257,7 +280,11 @@ pub struct ChangeBackend {
 #[serde(rename_all = "kebab-case")]
 pub enum BackendChange {
     /// No new connections; it keeps those it has.
-    Drain,
+    Drain {
+        /// After so many seconds, 1 to 86,400, what is left is reset; `None`: as the service's `drain_timeout` says, or, if
+        /// it is draining already, as it was.
+        deadline_seconds: Option<u64>,
+    },
     /// Undo `drain`.
     Undrain,
     /// As if it had failed.
@@ -266,8 +293,11 @@ pub enum BackendChange {
     Enable,
     /// This share of new connections; `None`: the file's.
     Weight(Option<u16>),
-    /// Take it out for good; it keeps the connections it has until they end.
-    Remove,
+    /// Take it out for good; it keeps the connections it has until they end, or as long as the service's `drain_timeout` says.
+    Remove {
+        /// Whether they are reset at once instead, also those of a backend that is leaving already.
+        force: bool,
+    },
 }
 
 /// The answer to a change.
@@ -277,6 +307,8 @@ pub struct Changed {
     pub backends: Vec<Backend>,
     /// What was done, a line each: `www/web1: draining, 3 connections left`.
     pub messages: Vec<String>,
+    /// The change that was made, or that would be.
+    pub plan: Plan,
 }
 
 /// `POST /v1/reload`.
@@ -284,6 +316,75 @@ pub struct Changed {
 pub struct Reloaded {
     /// What changed, a line each; empty: nothing.
     pub changes: Vec<String>,
+    /// The same as a value.
+    pub plan: Plan,
+}
+
+/// A configuration's text, as a person has it in a file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// The file's name, for messages about it. Relative paths in the text begin at the directory of the daemon's
+    /// configuration file, wherever this one is.
+    pub name: String,
+    /// TOML, at most 4 MiB.
+    pub toml: String,
+}
+
+/// `POST /v1/plan`: what would change; changes nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    /// With this configuration; `None`: with the daemon's configuration file as it is now, as by a reload.
+    pub text: Option<Text>,
+    /// Whether the connections of what is removed are reset at once.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/apply`: replaces the daemon's configuration file and puts it in force, whole or not at all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// The configuration.
+    pub text: Text,
+    /// Unless it is confirmed within so many seconds, 1 to 86,400, the one before comes back; `None`: it stays.
+    #[serde(default)]
+    pub confirm_seconds: Option<u64>,
+    /// Whether the connections of what is removed are reset at once.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /v1/apply`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Applied {
+    /// What changed.
+    pub plan: Plan,
+    /// The daemon's configuration file, which has the new text now.
+    pub file: String,
+    /// The file that has the text that was in it before; `None`: it was the same.
+    pub kept: Option<String>,
+    /// What there is to confirm.
+    pub unconfirmed: Option<Unconfirmed>,
+}
+
+/// `POST /v1/confirm`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// The daemon's configuration file.
+    pub file: String,
+}
+
+/// `POST /v1/rollback`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// What changed.
+    pub plan: Plan,
+    /// The daemon's configuration file, which has the text from before again.
+    pub file: String,
+    /// The file that has the text that was taken back; `None`: it was the same.
+    pub kept: Option<String>,
 }
 
 /// `GET /v1/site/render`.

@@ -15,6 +15,7 @@ use lb::api::Control as _;
 use lb::config::{self, Config, ThisHost};
 use lb::dataplane::Object;
 use lb::engine::{Engine, EngineHandle};
+use lb::moment::{Clock as _, HostClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -72,6 +73,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if args.cleanup {
         return clean_up(args);
     }
+    // What was applied and never confirmed is not what this shall start with.
+    let taken_back = match args.check {
+        true => None,
+        false => lb::pending::at_start(&args.config, HostClock::new().now())?,
+    };
     let config = config::load(&args.config, &ThisHost)?;
     if args.check {
         println!("{}: good", args.config.display());
@@ -82,6 +88,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
         None => Object::embedded()?,
     };
     set_up_logging(args)?;
+    if let Some(taken_back) = taken_back {
+        tracing::warn!("{taken_back}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 
 use super::failure::EXIT_STATUSES;
 use crate::api::socket::DEFAULT_SOCKET;
+use crate::config::limits;
 
 /// Looks at and steers lbd, the load balancer.
 #[derive(Debug, Parser)]
@@ -57,8 +58,53 @@ pub(super) enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Show what a configuration would change, and what would become of live connections; changes nothing
+    #[command(
+        after_help = "Without FILE: what `lbctl reload` would change. Connections are counted as they are now. For services that \
+                      hash (maglev, source-hash) it also says how many of them would go to another backend if this balancer \
+                      did not remember them, as after the loss of its state or on another balancer. Daemon settings cannot \
+                      change without a restart: a file that changes them is refused (exit status 5).\n\n\
+                      Examples:\n  lbctl plan new.toml\n  lbctl --json plan new.toml | jq .impact"
+    )]
+    Plan {
+        /// The file; lbd need not be able to read it
+        file: Option<PathBuf>,
+        /// As apply --force would do it
+        #[arg(long, requires = "file")]
+        force: bool,
+    },
+    /// Make a file the configuration, whole or not at all
+    #[command(
+        after_help = "The file's text replaces that of lbd's own configuration file (lbctl status names it), so that a later reload \
+                      or restart does not go back to what was before; relative paths in it begin at the directory of that \
+                      one. What was there is kept beside it as FILE.previous.\n\n\
+                      With --confirm the configuration from before comes back by itself, file and all, unless lbctl confirm \
+                      says in time that all is well: also if lbd is restarted or killed meanwhile, and after a restart of the \
+                      machine. What was taken back is kept as FILE.rolled-back. Until then nothing else can be applied, and a \
+                      file that was edited meanwhile is not reloaded.\n\n\
+                      Examples:\n  lbctl plan new.toml && lbctl apply --confirm 60s new.toml\n  lbctl confirm"
+    )]
+    Apply {
+        /// The file; lbd need not be able to read it
+        file: PathBuf,
+        /// Go back by itself unless confirmed within this time, 1s to 24h
+        #[arg(long, value_name = "TIME", value_parser = confirm_time)]
+        confirm: Option<Duration>,
+        /// Reset the connections of what is removed, instead of letting them end
+        #[arg(long)]
+        force: bool,
+    },
+    /// Keep what was applied with --confirm
+    #[command(after_help = "Example:\n  lbctl confirm")]
+    Confirm,
+    /// Take back what was applied with --confirm, now
+    #[command(
+        after_help = "After it was confirmed, or without --confirm, the configuration from before is still there, beside lbd's own \
+                      file, and can be applied: lbctl apply /etc/lb/lb.toml.previous\n\nExample:\n  lbctl rollback"
+    )]
+    Rollback,
     /// Make lbd read its configuration again and apply it whole, or not at all
-    #[command(after_help = "Example:\n  lbctl config check /etc/lb/lb.toml && lbctl reload")]
+    #[command(after_help = "lbctl plan shows what it will do.\n\nExample:\n  lbctl plan && lbctl reload")]
     Reload,
     /// Check configuration files
     #[command(subcommand, after_help = "Example:\n  lbctl config check /etc/lb/lb.toml")]
@@ -118,32 +164,55 @@ pub(super) enum BackendCommand {
         /// Give it new connections only while none of the others can take any
         #[arg(long)]
         backup: bool,
+        #[command(flatten)]
+        dry: DryRun,
     },
     /// Take a backend out for good; it keeps the connections it has until they end
-    #[command(after_help = "Example:\n  lbctl backend remove www/web3")]
+    #[command(
+        after_help = "What is removed drains first: it gets no new connections, and goes when the last one has ended, or \
+                      has been reset after the service's drain_timeout. A client's connection is reset when it next sends \
+                      something. --force resets them at once, also of a backend that is leaving already.\n\n\
+                      Examples:\n  lbctl backend remove www/web3 --dry-run\n  lbctl backend remove www/web3"
+    )]
     Remove {
         /// The backend: web1 (in every service) or www/web1
         name: BackendName,
+        /// Reset its connections instead of letting them end
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        dry: DryRun,
     },
     /// Send no new connections to a backend; it keeps those it has
     #[command(
-        after_help = "Examples:\n  lbctl backend drain web1\n  lbctl backend drain www/web1 --wait --timeout 10m"
+        after_help = "After the deadline, if there is one (or the service has a drain_timeout), what is left is reset: a client's \
+                      connection when it next sends something. The deadline counts from now, over restarts too; without \
+                      --deadline a drain that goes on keeps the one it has.\n\n\
+                      Examples:\n  lbctl backend drain web1\n  lbctl backend drain www/web1 --wait --timeout 10m\n  \
+                      lbctl backend drain web1 --deadline 1h --wait --timeout 2h"
     )]
     Drain {
         /// The backend: web1 (in every service) or www/web1
         name: BackendName,
         /// Wait until it has no connections left
-        #[arg(long)]
+        #[arg(long, conflicts_with = "only")]
         wait: bool,
         /// How long to wait; the drain stays when this is over (exit status 6)
         #[arg(long, requires = "wait", default_value = "5m", value_parser = humantime::parse_duration)]
         timeout: Duration,
+        /// Reset what is left after this time, 1s to 24h
+        #[arg(long, value_name = "TIME", value_parser = drain_time)]
+        deadline: Option<Duration>,
+        #[command(flatten)]
+        dry: DryRun,
     },
     /// Undo drain
     #[command(after_help = "Example:\n  lbctl backend undrain web1")]
     Undrain {
         /// The backend: web1 (in every service) or www/web1
         name: BackendName,
+        #[command(flatten)]
+        dry: DryRun,
     },
     /// Treat a backend as if it had failed
     #[command(
@@ -152,12 +221,16 @@ pub(super) enum BackendCommand {
     Disable {
         /// The backend: web1 (in every service) or www/web1
         name: BackendName,
+        #[command(flatten)]
+        dry: DryRun,
     },
     /// Undo disable
     #[command(after_help = "Example:\n  lbctl backend enable www/web1")]
     Enable {
         /// The backend: web1 (in every service) or www/web1
         name: BackendName,
+        #[command(flatten)]
+        dry: DryRun,
     },
     /// Set a backend's share of new connections
     #[command(
@@ -173,6 +246,8 @@ pub(super) enum BackendCommand {
         /// Back to what the configuration file says
         #[arg(long)]
         reset: bool,
+        #[command(flatten)]
+        dry: DryRun,
     },
 }
 
@@ -229,6 +304,14 @@ pub(super) enum SiteCommand {
     /// Which certificate the web servers serve
     #[command(after_help = "Example:\n  lbctl site status")]
     Status,
+}
+
+/// For everything that changes a backend.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct DryRun {
+    /// Only show what would change, and what would become of live connections
+    #[arg(long = "dry-run")]
+    pub(super) only: bool,
 }
 
 /// A backend as typed: `web1`, in every service, or `www/web1`.
@@ -317,6 +400,25 @@ fn address(typed: &str) -> Result<IpAddr, String> {
         None => typed.parse().ok(),
     };
     address.ok_or_else(|| "expected an address, such as 198.18.0.2 or 2001:db8::2".to_owned())
+}
+
+/// In whole seconds, as the API has it.
+fn confirm_time(typed: &str) -> Result<Duration, String> {
+    time(typed, limits::CONFIRM)
+}
+
+fn drain_time(typed: &str) -> Result<Duration, String> {
+    time(typed, limits::BACKEND_DRAIN)
+}
+
+fn time(typed: &str, allowed: limits::Times) -> Result<Duration, String> {
+    match humantime::parse_duration(typed) {
+        Ok(time) if (allowed.least..=allowed.most).contains(&time) && time.subsec_nanos() == 0 => Ok(time),
+        _ => Err(format!(
+            "a time in whole seconds, {}, such as 90s or 5m",
+            allowed.words
+        )),
+    }
 }
 
 fn weight(typed: &str) -> Result<u16, String> {

@@ -1,20 +1,23 @@
 //! Arguments to calls, answers to pages.
 
+use std::path::Path;
+
 use clap::CommandFactory;
 use serde::Serialize;
 
 use super::args::{
-    Args, BackendCommand, BackendName, Command, ConfigCommand, ConnectionCommand, QualifiedName,
+    Args, BackendCommand, BackendName, Command, ConfigCommand, ConnectionCommand, DryRun, QualifiedName,
     ServiceCommand, SiteCommand,
 };
 use super::drain;
 use super::failure::Failure;
-use super::pages::{site, status, tables};
+use super::pages::{plan, site, status, tables};
 use super::screen::Screen;
 use super::units::{clean, plural};
 use crate::api::client::Client;
 use crate::api::types::{
-    AddBackend, Backend, BackendChange, ChangeBackend, Changed, ConnectionFilter, Counters, SiteRender,
+    AddBackend, ApplyRequest, Backend, BackendChange, ChangeBackend, Changed, ConnectionFilter, Counters,
+    PlanRequest, SiteRender, Text,
 };
 use crate::config::{self, ThisHost};
 
@@ -29,10 +32,26 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
         Command::Counters { all } => screen.show(&lbd.counters().await?, |answer: &Counters| {
             tables::counters(screen, answer, all)
         }),
-        Command::Reload => screen.show(&lbd.reload().await?, |answer| match answer.changes.as_slice() {
-            [] => "nothing changed\n".to_owned(),
-            changes => lines(changes),
+        Command::Plan { file, force } => {
+            let text = file.as_deref().map(text).transpose()?;
+            let plan = lbd.plan(&PlanRequest { text, force }).await?;
+            screen.show(&plan, |plan| plan::would(screen, plan))
+        }
+        Command::Apply { file, confirm, force } => {
+            let request = ApplyRequest {
+                text: text(&file)?,
+                confirm_seconds: confirm.map(|time| time.as_secs()),
+                force,
+            };
+            screen.show(&lbd.apply(&request).await?, |answer| {
+                plan::applied(screen, answer)
+            })
+        }
+        Command::Confirm => screen.show(&lbd.confirm().await?, |answer| {
+            format!("confirmed: {} stays as it was applied\n", clean(&answer.file))
         }),
+        Command::Rollback => screen.show(&lbd.rollback().await?, |answer| plan::rolled_back(screen, answer)),
+        Command::Reload => screen.show(&lbd.reload().await?, |answer| plan::did(screen, &answer.plan)),
         Command::Config(ConfigCommand::Check { file }) => check(screen, &file),
         Command::Site(command) => site(&lbd, screen, command).await,
         Command::Completions { shell } => {
@@ -55,7 +74,7 @@ async fn service(lbd: &Client, screen: &Screen, command: ServiceCommand) -> Resu
 }
 
 async fn backend(lbd: &Client, screen: &Screen, command: BackendCommand) -> Result<(), Failure> {
-    let (name, change) = match command {
+    let (name, change, dry) = match command {
         BackendCommand::List { service } => {
             let backends: Vec<Backend> = match service {
                 Some(service) => lbd.service(&service).await?.backends,
@@ -68,6 +87,7 @@ async fn backend(lbd: &Client, screen: &Screen, command: BackendCommand) -> Resu
             endpoint,
             weight,
             backup,
+            dry,
         } => {
             let backend = config::Backend {
                 name,
@@ -76,38 +96,55 @@ async fn backend(lbd: &Client, screen: &Screen, command: BackendCommand) -> Resu
                 weight,
                 backup,
             };
-            let changed = lbd.add_backend(&AddBackend { service, backend }).await?;
-            return screen.show(&changed, done);
+            let request = AddBackend {
+                service,
+                backend,
+                dry_run: dry.only,
+            };
+            return show(screen, &lbd.add_backend(&request).await?, dry);
         }
         BackendCommand::Drain {
             name,
-            wait: true,
+            wait,
             timeout,
+            deadline,
+            dry,
         } => {
-            let changed = change(lbd, name, BackendChange::Drain).await?;
-            return drain::wait(lbd, screen, changed, timeout).await;
+            let deadline_seconds = deadline.map(|time| time.as_secs());
+            let change = BackendChange::Drain { deadline_seconds };
+            if wait {
+                let changed = self::change(lbd, name, change, dry).await?;
+                return drain::wait(lbd, screen, changed, timeout).await;
+            }
+            (name, change, dry)
         }
-        BackendCommand::Drain { name, .. } => (name, BackendChange::Drain),
-        BackendCommand::Undrain { name } => (name, BackendChange::Undrain),
-        BackendCommand::Disable { name } => (name, BackendChange::Disable),
-        BackendCommand::Enable { name } => (name, BackendChange::Enable),
-        BackendCommand::Remove { name } => (name, BackendChange::Remove),
+        BackendCommand::Undrain { name, dry } => (name, BackendChange::Undrain, dry),
+        BackendCommand::Disable { name, dry } => (name, BackendChange::Disable, dry),
+        BackendCommand::Enable { name, dry } => (name, BackendChange::Enable, dry),
+        BackendCommand::Remove { name, force, dry } => (name, BackendChange::Remove { force }, dry),
         // `--reset` leaves the weight out.
         BackendCommand::Weight {
             name,
             weight,
             reset: _,
-        } => (name, BackendChange::Weight(weight)),
+            dry,
+        } => (name, BackendChange::Weight(weight), dry),
     };
-    screen.show(&self::change(lbd, name, change).await?, done)
+    show(screen, &self::change(lbd, name, change, dry).await?, dry)
 }
 
-async fn change(lbd: &Client, name: BackendName, change: BackendChange) -> Result<Changed, Failure> {
+async fn change(
+    lbd: &Client,
+    name: BackendName,
+    change: BackendChange,
+    dry: DryRun,
+) -> Result<Changed, Failure> {
     Ok(lbd
         .change_backend(&ChangeBackend {
             service: name.service,
             name: name.name,
             change,
+            dry_run: dry.only,
         })
         .await?)
 }
@@ -190,7 +227,7 @@ struct Checked {
     site_servers: usize,
 }
 
-fn check(screen: &Screen, file: &std::path::Path) -> Result<(), Failure> {
+fn check(screen: &Screen, file: &Path) -> Result<(), Failure> {
     let config = config::load(file, &ThisHost)?;
     let checked = Checked {
         file: file.display().to_string(),
@@ -209,8 +246,23 @@ fn check(screen: &Screen, file: &std::path::Path) -> Result<(), Failure> {
     })
 }
 
-fn done(changed: &Changed) -> String {
-    lines(&changed.messages)
+/// What was changed, or would be.
+fn show(screen: &Screen, changed: &Changed, dry: DryRun) -> Result<(), Failure> {
+    screen.show(changed, |changed| {
+        if dry.only {
+            plan::would(screen, &changed.plan)
+        } else {
+            lines(&changed.messages)
+        }
+    })
+}
+
+/// A configuration to be sent.
+fn text(file: &Path) -> Result<Text, Failure> {
+    Ok(Text {
+        name: file.display().to_string(),
+        toml: config::text(file, &ThisHost)?,
+    })
 }
 
 fn lines(lines: &[String]) -> String {

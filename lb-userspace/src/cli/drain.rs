@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::failure::Failure;
@@ -12,53 +13,143 @@ use crate::api::types::{Backend, BackendState, Changed};
 
 const POLL: Duration = Duration::from_millis(500);
 
+/// So long after the deadline whoever has not sent anything counts as silent: its connection is reset when it does.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What became of the connections; `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Drained {
+    /// The backends as they are now; one that is gone is not among them.
+    backends: Vec<Backend>,
+    /// Connections when the waiting began.
+    began_with: u64,
+    /// Those that ended by themselves, before the deadline if there was one.
+    ended: u64,
+    /// Those that were left at the deadline; `None`: it did not come to that.
+    left_at_deadline: Option<u64>,
+    /// Those that have been reset since then, or ended.
+    reset: u64,
+    /// Those that are left.
+    left: u64,
+}
+
+/// How the waiting ended.
+enum End {
+    /// None is left, or those that are left are reset when they next send something.
+    Done,
+    TimedOut,
+    /// The backend of this name gets new connections again.
+    Undone(String),
+}
+
 /// Waits until the backends in `changed` have no connections left, at most for `timeout`.
 pub(super) async fn wait(
     lbd: &Client,
     screen: &Screen,
-    mut changed: Changed,
+    changed: Changed,
     timeout: Duration,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + timeout;
+    let give_up = Instant::now() + timeout;
+    let mut deadline = None;
+    let mut drained = Drained::new(changed.backends);
     let mut progress = Progress { screen, shown: None };
-    let outcome = loop {
-        let left = connections(&changed.backends);
-        progress.show(&changed.backends, left)?;
-        if left == 0 {
-            break Ok(());
+    let end = loop {
+        progress.show(&drained.backends, drained.left)?;
+        if drained.left == 0 {
+            break End::Done;
         }
-        if let Some(back) = changed
-            .backends
-            .iter()
-            .find(|backend| backend.state == BackendState::Up)
+        let mut backends = drained.backends.iter();
+        if let Some(back) = backends.find(|backend| backend.state == BackendState::Up) {
+            break End::Undone(name(back));
+        }
+        if drained.left_at_deadline.is_some()
+            && deadline.get_or_insert_with(Instant::now).elapsed() >= SILENCE
         {
-            let name = name(back);
-            break Err(Failure::Failed(format!(
-                "{name} gets new connections again: somebody undid the drain while this waited"
-            )));
+            break End::Done;
         }
-        if Instant::now() >= deadline {
-            break Err(Failure::GaveUp(format!(
-                "gave up after {}: {} left; the drain goes on (lbctl backend undrain undoes it)",
-                humantime::format_duration(timeout),
-                plural(left, "connection")
-            )));
+        if Instant::now() >= give_up {
+            break End::TimedOut;
         }
-        sleep(POLL.min(deadline - Instant::now())).await;
+        sleep(POLL.min(give_up - Instant::now())).await;
         let now = lbd.backends().await?;
-        // One that is gone has none left.
-        changed.backends = now
-            .into_iter()
-            .filter(|now| changed.backends.iter().any(|was| same(was, now)))
-            .collect();
+        drained.see(now);
     };
     progress.end()?;
     if screen.json() {
-        screen.show(&changed, |_| String::new())?;
-    } else if outcome.is_ok() {
-        screen.print("drained: no connections left\n")?;
+        screen.show(&drained, |_| String::new())?;
     }
-    outcome
+    match end {
+        End::Done if screen.json() => Ok(()),
+        End::Done => screen.print(&format!("drained: {}\n", drained.summary())),
+        End::TimedOut => Err(Failure::GaveUp(format!(
+            "gave up after {}: {}; the drain goes on (lbctl backend undrain undoes it)",
+            humantime::format_duration(timeout),
+            drained.summary()
+        ))),
+        End::Undone(name) => Err(Failure::Failed(format!(
+            "{name} gets new connections again: somebody undid the drain while this waited"
+        ))),
+    }
+}
+
+impl Drained {
+    fn new(backends: Vec<Backend>) -> Self {
+        let left = connections(&backends);
+        Self {
+            backends,
+            began_with: left,
+            ended: 0,
+            left_at_deadline: None,
+            reset: 0,
+            left,
+        }
+    }
+
+    /// Takes in what the backends are now. One that is gone has no connections left.
+    fn see(&mut self, now: Vec<Backend>) {
+        let known = std::mem::take(&mut self.backends);
+        self.backends = now
+            .into_iter()
+            .filter(|now| known.iter().any(|was| same(was, now)))
+            .collect();
+        let left = connections(&self.backends);
+        let gone = self.left.saturating_sub(left);
+        match self.left_at_deadline {
+            Some(_) => self.reset += gone,
+            None => self.ended += gone,
+        }
+        self.left = left;
+        let mut waiting = self.backends.iter().filter(|it| it.traffic.connections > 0);
+        if left > 0 && self.left_at_deadline.is_none() && waiting.all(|it| it.reset_in_seconds == Some(0)) {
+            self.left_at_deadline = Some(left);
+        }
+    }
+
+    /// How many are left, and what became of the others.
+    fn summary(&self) -> String {
+        let ended = match self.ended {
+            1 => "1 ended by itself".to_owned(),
+            ended => format!("{ended} ended by themselves"),
+        };
+        match (self.left_at_deadline, self.left) {
+            (None, 0) => format!("no connections left, {ended}"),
+            (None, left) => format!(
+                "{} left, which still may end, {ended}",
+                plural(left, "connection")
+            ),
+            (Some(at_deadline), left) => {
+                let silent = match left {
+                    0 => "none is left".to_owned(),
+                    left => format!("{left} silent, to be reset when the client sends something"),
+                };
+                format!(
+                    "{} left at the deadline, {} reset since, {silent}; {ended} before",
+                    plural(at_deadline, "connection"),
+                    self.reset
+                )
+            }
+        }
+    }
 }
 
 /// The lines about how far it is.

@@ -15,7 +15,7 @@ Exit status:
   2  bad usage
   3  lbd is not running, does not answer, or there is no permission to talk to it
   4  there is nothing of that name
-  5  the configuration is refused; what is running was left as it is
+  5  the configuration is refused; what is running was left as it is (reload, plan, apply, config check)
   6  gave up waiting (backend drain --wait)
 
 Examples:

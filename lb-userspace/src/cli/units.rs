@@ -1,17 +1,6 @@
 //! Numbers for people. `--json` has them exact.
 
-/// `1,234,567`.
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(super) use crate::numbers::{count, plural};
 
 /// `999 B`, `1.5 KiB`, `12.0 GiB`.
 pub(super) fn bytes(number: u64) -> String {
@@ -62,11 +51,6 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// `1 connection`, `2 connections`.
-pub(super) fn plural(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
-}
-
 /// Without control characters: some of what is shown was sent by a web server, and must not drive the terminal.
 pub(super) fn clean(text: &str) -> String {
     text.chars()
@@ -83,22 +67,6 @@ pub(super) fn clean(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counts() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-            (100_000, "100,000"),
-        ];
-        for (number, text) in cases {
-            assert_eq!(count(number), text);
-        }
-        assert_eq!(plural(1, "connection"), "1 connection");
-        assert_eq!(plural(1000, "connection"), "1,000 connections");
-    }
 
     #[test]
     fn sizes() {

@@ -42,6 +42,18 @@ pub const CONNECTION_TIMEOUT: Times = Times {
     most: Duration::from_secs(86_400),
     words: "5s to 24h",
 };
+/// How long connections of a backend that is drained or removed have to end.
+pub const BACKEND_DRAIN: Times = Times {
+    least: Duration::from_secs(1),
+    most: Duration::from_secs(86_400),
+    words: "1s to 24h",
+};
+/// How long an applied configuration may wait to be confirmed.
+pub const CONFIRM: Times = Times {
+    least: Duration::from_secs(1),
+    most: Duration::from_secs(86_400),
+    words: "1s to 24h",
+};
 /// How long a recovered backend's share grows.
 pub const SLOW_START: Times = Times {
     least: Duration::ZERO,

@@ -35,6 +35,14 @@ use serde::{Deserialize, Serialize};
 /// # Errors
 /// The file cannot be read, or is refused as by [`parse`].
 pub fn load(file: &Path, host: &dyn Host) -> Result<Config, ConfigError> {
+    parse(&text(file, host)?, file, host)
+}
+
+/// Reads the text of a configuration file.
+///
+/// # Errors
+/// The file cannot be read, or is no text.
+pub fn text(file: &Path, host: &dyn Host) -> Result<String, ConfigError> {
     let refuse = |what: String| {
         let problem = Problem {
             file: file.to_owned(),
@@ -51,9 +59,8 @@ pub fn load(file: &Path, host: &dyn Host) -> Result<Config, ConfigError> {
             host::plain(&error)
         ))
     })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| refuse("not UTF-8 text; a configuration is TOML, see the example lb.toml".to_owned()))?;
-    parse(&text, file, host)
+    String::from_utf8(bytes)
+        .map_err(|_| refuse("not UTF-8 text; a configuration is TOML, see the example lb.toml".to_owned()))
 }
 
 /// Reads a configuration from its text; `file` stands in messages, and relative paths begin at its directory.
@@ -169,6 +176,9 @@ pub struct Service {
     pub when_all_down: WhenAllDown,
     /// What happens to the connections of a backend that fails.
     pub on_down: OnDown,
+    /// How long connections of a backend that is drained or removed have to end before they are reset; whole seconds, 1 s to
+    /// 24 h. `None` (the default): as long as they want.
+    pub drain_timeout: Option<Duration>,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// How backends are probed; `None` (`type = "none"`, and the default of UDP and of services of several ports): they
@@ -411,6 +421,7 @@ pub(crate) fn test_config() -> Config {
             manage_vip: None,
             when_all_down: WhenAllDown::Refuse,
             on_down: OnDown::Keep,
+            drain_timeout: None,
             timeouts: Timeouts::default(),
             health: Some(HealthCheck {
                 probe: Probe::Tcp,

@@ -64,6 +64,7 @@ pub(super) struct Service {
     pub(super) manage_vip: Given<String>,
     pub(super) when_all_down: Given<String>,
     pub(super) on_down: Given<String>,
+    pub(super) drain_timeout: Given<Time>,
     pub(super) timeouts: GivenTable<Timeouts>,
     pub(super) health: GivenTable<Health>,
     pub(super) backend: Tables<Backend>,

@@ -145,6 +145,8 @@ mod tests {
                 slow_start: None,
                 up: states[i] == BackendState::Up,
                 reset: false,
+                drain_until: None,
+                overdue: false,
             })
             .collect();
         vec![DesiredService { service, backends }]

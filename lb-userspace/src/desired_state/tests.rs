@@ -2,6 +2,15 @@ use super::*;
 use crate::api::types::BackendChange;
 use crate::config::test_config;
 
+const DRAIN: BackendChange = BackendChange::Drain {
+    deadline_seconds: None,
+};
+
+/// So many seconds after the drain began.
+fn at(seconds: u64) -> Moment {
+    Moment::test(7, seconds, seconds)
+}
+
 fn desired(
     change: &[(&str, BackendChange)],
     handed_off: &[&str],
@@ -12,7 +21,7 @@ fn desired(
     edit(&mut file.services[0]);
     let mut overrides = Overrides::default();
     for (name, change) in change {
-        overrides.apply_change("www", name, *change, true);
+        overrides.apply_change("www", name, *change, true, at(0));
     }
     let config = with_overrides(&file, &overrides);
     let handed_off = handed_off.iter().map(ToString::to_string).collect();
@@ -20,6 +29,7 @@ fn desired(
         config: &config,
         overrides: &overrides,
         handed_off: &handed_off,
+        now: at(30),
     };
     let services = inputs.desired(|id| {
         if id.backend == "web1" {
@@ -39,7 +49,7 @@ const UP: (BackendState, u16, bool, bool) = (BackendState::Up, 1, true, false);
 
 #[test]
 fn what_backends_should_be() {
-    use BackendChange::{Disable, Drain, Weight};
+    use BackendChange::{Disable, Weight};
     use Status::{Checking, Down, Up};
     let reset = |service: &mut config::Service| service.on_down = OnDown::Reset;
     let keep = |_: &mut config::Service| {};
@@ -60,7 +70,7 @@ fn what_backends_should_be() {
         "down, reset"
     );
     assert_eq!(
-        desired(&[("web1", Drain)], &[], reset, [Up, Up])[0],
+        desired(&[("web1", DRAIN)], &[], reset, [Up, Up])[0],
         (BackendState::Draining, 0, true, false),
         "drain"
     );
@@ -75,7 +85,7 @@ fn what_backends_should_be() {
         "disable"
     );
     assert_eq!(
-        desired(&[("web1", Drain)], &[], keep, [Down, Up])[0],
+        desired(&[("web1", DRAIN)], &[], keep, [Down, Up])[0],
         (BackendState::Down, 0, false, false),
         "drained, fails"
     );
@@ -141,7 +151,7 @@ fn backends_added_and_removed_at_run_time() {
     let mut web3 = file.services[0].backends[0].clone();
     web3.name = "web3".into();
     overrides.apply_add("www", &web3, None);
-    overrides.apply_change("www", "web1", BackendChange::Remove, true);
+    overrides.apply_change("www", "web1", BackendChange::Remove { force: false }, true, at(0));
     let config = with_overrides(&file, &overrides);
     let names: Vec<_> = config.services[0]
         .backends
@@ -153,7 +163,7 @@ fn backends_added_and_removed_at_run_time() {
 
 #[test]
 fn a_backup_stands_in_while_nobody_else_has_a_share() {
-    use BackendChange::{Disable, Drain, Weight};
+    use BackendChange::{Disable, Weight};
     use Status::{Checking, Down, Up};
     let backup = |service: &mut config::Service| service.backends[1].backup = true;
     let shares = |change: &[(&str, BackendChange)], health| -> Vec<u16> {
@@ -163,7 +173,7 @@ fn a_backup_stands_in_while_nobody_else_has_a_share() {
     assert_eq!(shares(&[], [Up, Up]), [1, 0]);
     assert_eq!(shares(&[], [Down, Up]), [0, 1]);
     assert_eq!(shares(&[], [Checking, Up]), [0, 1]);
-    for change in [Disable, Drain, Weight(Some(0))] {
+    for change in [Disable, DRAIN, Weight(Some(0))] {
         assert_eq!(shares(&[("web1", change)], [Up, Up]), [0, 1], "{change:?}");
     }
     assert_eq!(shares(&[], [Down, Down]), [0, 0]);
@@ -182,4 +192,37 @@ fn a_backup_stands_in_while_nobody_else_has_a_share() {
     };
     assert_eq!(shares([Down, Up]), [0, 1]);
     assert_eq!(shares([Down, Down]), [1, 0], "as if all were up");
+}
+
+#[test]
+fn what_is_left_when_a_drain_is_over_is_reset() {
+    use Status::{Down, Up};
+    let drain = |deadline_seconds| [("web1", BackendChange::Drain { deadline_seconds })];
+    let draining = (BackendState::Draining, 0, true, false);
+    let overdue = (BackendState::Draining, 0, false, true);
+    let none = |_: &mut config::Service| {};
+    let timeout = |seconds| {
+        move |service: &mut config::Service| {
+            service.drain_timeout = Some(std::time::Duration::from_secs(seconds));
+        }
+    };
+    assert_eq!(desired(&drain(None), &[], none, [Up, Up]), [draining, UP]);
+    assert_eq!(desired(&drain(Some(31)), &[], none, [Up, Up])[0], draining);
+    assert_eq!(desired(&drain(Some(30)), &[], none, [Up, Up]), [overdue, UP]);
+    assert_eq!(desired(&drain(None), &[], timeout(31), [Up, Up])[0], draining);
+    assert_eq!(desired(&drain(None), &[], timeout(30), [Up, Up])[0], overdue);
+    assert_eq!(
+        desired(&drain(Some(31)), &[], timeout(5), [Up, Up])[0],
+        draining,
+        "what was asked for counts"
+    );
+    assert_eq!(
+        desired(&drain(Some(30)), &[], none, [Down, Up])[0],
+        (BackendState::Down, 0, false, true)
+    );
+    assert_eq!(
+        desired(&[], &["web1"], timeout(5), [Up, Up])[0],
+        draining,
+        "a hand-off has its own limit"
+    );
 }

@@ -6,12 +6,14 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{Engine, Reply, Request};
 use crate::api::types::{
-    AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Reloaded, Service,
-    SiteApplied, SiteRender, SiteStatus, Status,
+    AddBackend, Applied, ApplyRequest, Backend, ChangeBackend, Changed, Confirmed, ConnectionFilter,
+    Connections, Counters, PlanRequest, Reloaded, RolledBack, Service, SiteApplied, SiteRender, SiteStatus,
+    Status,
 };
 use crate::api::{Control, Refusal};
 use crate::config::Site;
 use crate::handoff::{self, DrainOutcome, Drainer};
+use crate::plan::Plan;
 
 /// Asks the engine; cheap to clone.
 #[derive(Clone)]
@@ -89,6 +91,22 @@ impl Control for EngineHandle {
 
     async fn reload(&self) -> Result<Reloaded, Refusal> {
         self.ask(Request::Reload).await
+    }
+
+    async fn plan(&self, request: PlanRequest) -> Result<Plan, Refusal> {
+        self.look(move |engine| engine.look_ahead(&request)).await
+    }
+
+    async fn apply(&self, request: ApplyRequest) -> Result<Applied, Refusal> {
+        self.ask(|reply| Request::Apply(request, reply)).await
+    }
+
+    async fn confirm(&self) -> Result<Confirmed, Refusal> {
+        self.ask(Request::Confirm).await
+    }
+
+    async fn rollback(&self) -> Result<RolledBack, Refusal> {
+        self.ask(Request::Rollback).await
     }
 
     async fn site_render(&self) -> Result<SiteRender, Refusal> {

@@ -34,7 +34,10 @@ impl Engine {
             let swept = self.dataplane.connections().sweep(now);
             tracing::debug!(swept, "swept timed-out connections");
         }
-        if self.recoveries.any() {
+        if self.ledger.is_over() {
+            self.take_back().await;
+        }
+        if self.recoveries.any() || self.deadline_has_passed() {
             self.reconcile();
         }
         if self.identities.has_departures()

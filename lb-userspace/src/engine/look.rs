@@ -19,6 +19,7 @@ use crate::dataplane;
 use crate::desired_state::DesiredBackend;
 use crate::health::TargetId;
 use crate::host_checks;
+use crate::moment::Moment;
 use crate::observed_state::Observed;
 use crate::reconcile::{self, BackendIdentity, BackendKey, ServiceIdentity, ServiceKey, add, since};
 
@@ -40,6 +41,7 @@ impl Engine {
             max_wide_connections: u64::from(self.file.daemon.max_wide_connections),
             table_bytes: self.dataplane.connections().bytes() + self.dataplane.own_ports_bytes(),
             services: self.services_with(&observed),
+            unconfirmed: self.ledger.unconfirmed(),
             warnings: host_checks::warnings(&self.effective, &self.hops),
         }
     }
@@ -86,6 +88,7 @@ impl Engine {
             slow_start_seconds: service.slow_start.as_secs(),
             when_all_down: service.when_all_down,
             on_down: service.on_down,
+            drain_timeout_seconds: service.drain_timeout.map(|time| time.as_secs()),
             traffic,
             backends,
         }
@@ -119,6 +122,7 @@ impl Engine {
             state: desired.state,
             eligible: desired.share > 0,
             health: self.health(service, &backend.name),
+            reset_in_seconds: self.seconds_until(desired.drain_until),
             overrides,
             next_hop: self.next_hop(backend.address),
             traffic: known.map_or_else(Traffic::default, |known| self.traffic(known, observed)),
@@ -148,10 +152,16 @@ impl Engine {
                 since_seconds: 0,
                 reason: "no longer configured".into(),
             },
+            reset_in_seconds: self.seconds_until(identity.parting.and_then(|parting| parting.reset_at)),
             overrides: Vec::new(),
             next_hop: self.next_hop(endpoint.ip()),
             traffic: self.traffic(identity, observed),
         }
+    }
+
+    fn seconds_until(&self, moment: Option<Moment>) -> Option<u64> {
+        let left = moment?.left(self.ledger.now());
+        Some(left.as_secs_f64().ceil() as u64)
     }
 
     fn traffic(&self, identity: &BackendIdentity, observed: &Observed) -> Traffic {

@@ -1,12 +1,16 @@
 //! The one task that owns the running state. Everything that changes it — a request, a health event, a neighbour, a reload —
 //! comes in through its inbox, one at a time; what follows from it is computed whole before anything is touched.
 
+mod apply;
 mod change;
 mod cleanup;
+mod fresh;
 mod handle;
 mod housekeeping;
+mod ledger;
 mod look;
 mod notes;
+mod planning;
 mod vips;
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,7 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, interval, sleep_until};
 
 use crate::api::Refusal;
-use crate::api::types::{AddBackend, ChangeBackend, Changed, Reloaded};
+use crate::api::types::{
+    AddBackend, Applied, ApplyRequest, ChangeBackend, Changed, Confirmed, Reloaded, RolledBack,
+};
 use crate::config::{Config, ConfigError};
 use crate::dataplane::{
     Dataplane, DataplaneError, LoadOptions, Object, PinError, Pins, ServiceEntry, Snapshot, mtu,
@@ -31,6 +37,7 @@ use crate::handoff::DrainOutcome;
 use crate::health::{self, Monitor, Status, Target, TargetId};
 use crate::neighbours::{NeighbourError, Resolution, Resolver, Watch};
 use crate::observed_state::Observed;
+use crate::pending::PendingError;
 use crate::persisted::{Overrides, PersistError};
 use crate::reconcile::{self, Exhausted, Identities, SlotTables};
 use crate::scheduling;
@@ -39,7 +46,9 @@ pub use cleanup::clean_up;
 pub use handle::EngineHandle;
 
 use housekeeping::Housekeeping;
+use ledger::Ledger;
 use notes::{Known, Notes};
+use planning::{Ahead, Force};
 use vips::Vips;
 
 /// Health and neighbour changes within this time become one change of the tables.
@@ -73,6 +82,9 @@ pub enum StartError {
     /// The overrides.
     #[error(transparent)]
     Persisted(#[from] PersistError),
+    /// What waits to be confirmed.
+    #[error(transparent)]
+    Pending(#[from] PendingError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -104,6 +116,7 @@ pub struct Engine {
     monitor: Monitor,
     resolver: Resolver,
     vips: Vips,
+    ledger: Ledger,
     started: Instant,
     warned: BTreeSet<String>,
     housekeeping: Housekeeping,
@@ -128,8 +141,19 @@ enum Request {
     Add(AddBackend, Reply<Changed>),
     Change(ChangeBackend, Reply<Changed>),
     Reload(Reply<Reloaded>),
+    Apply(ApplyRequest, Reply<Applied>),
+    Confirm(Reply<Confirmed>),
+    Rollback(Reply<RolledBack>),
     DrainForHandoff(String, Reply<DrainOutcome>),
     UndrainAfterHandoff(String, Option<Reply<()>>),
+}
+
+/// What is wanted to be in force.
+struct Goal {
+    file: Config,
+    overrides: Overrides,
+    handed_off: BTreeSet<String>,
+    force: Force,
 }
 
 /// A next state of everything, computed whole and not yet in force.
@@ -148,6 +172,18 @@ struct Next {
     notes: Vec<u8>,
 }
 
+impl Next {
+    /// What it is that comes of this.
+    fn goal(&self) -> Goal {
+        Goal {
+            file: self.file.clone(),
+            overrides: self.overrides.clone(),
+            handed_off: self.handed_off.clone(),
+            force: Force::Nobody,
+        }
+    }
+}
+
 impl Engine {
     /// Loads the program, over the tables of an earlier daemon if there are any, brings them up to date and attaches the program.
     /// A backend that nobody knows gets no traffic before its first probe succeeds.
@@ -157,6 +193,7 @@ impl Engine {
     /// goes on.
     pub async fn start(file: Config, object: &Object) -> Result<(Self, Inbox, EngineHandle), StartError> {
         let overrides = Overrides::load(&file.daemon.state_directory)?;
+        let ledger = Ledger::open(&file)?;
         let options = LoadOptions {
             max_connections: file.daemon.max_connections,
             max_wide_connections: file.daemon.max_wide_connections,
@@ -187,6 +224,7 @@ impl Engine {
             monitor: Monitor::new(health_events),
             resolver: Resolver::new().await?,
             vips: Vips::default(),
+            ledger,
             started: Instant::now(),
             warned: BTreeSet::new(),
             housekeeping: Housekeeping::default(),
@@ -214,9 +252,7 @@ impl Engine {
             self.go_on(notes);
         }
         self.resolve().await;
-        let next = self
-            .next(self.file.clone(), self.overrides.clone(), self.handed_off.clone())
-            .map_err(StartError::Refused)?;
+        let next = self.next(self.goal()).map_err(StartError::Refused)?;
         self.commit(next);
         failpoint::reach(Failpoint::TablesFilled);
         let daemon = &self.file.daemon;
@@ -316,9 +352,9 @@ impl Engine {
 
     /// Brings the tables in line with health and neighbours; whether it could.
     fn reconcile(&mut self) -> bool {
-        match self.next(self.file.clone(), self.overrides.clone(), self.handed_off.clone()) {
-            Ok(next) => {
-                self.commit(next);
+        match self.plan(self.goal(), Ahead::Now) {
+            Ok(planned) => {
+                self.put_in_force(planned, planning::PROBES);
                 true
             }
             Err(error) => {
@@ -329,15 +365,10 @@ impl Engine {
     }
 
     /// Computes everything that follows from a file, overrides and hand-offs; touches nothing.
-    fn next(
-        &self,
-        file: Config,
-        overrides: Overrides,
-        handed_off: BTreeSet<String>,
-    ) -> Result<Next, Refusal> {
-        let effective = with_overrides(&file, &overrides);
+    fn next(&self, goal: Goal) -> Result<Next, Refusal> {
+        let effective = with_overrides(&goal.file, &goal.overrides);
         effective.weights_fit().map_err(Refusal::Invalid)?;
-        let mut desired = self.desired(&effective, &overrides, &handed_off);
+        let mut desired = self.desired(&effective, &goal.overrides, &goal.handed_off, |status| status);
         let now = Instant::now();
         let recoveries = self.recoveries.after(&self.desired, &desired, now);
         recoveries.apply(&mut desired, now);
@@ -346,15 +377,25 @@ impl Engine {
         identities
             .adopt(
                 &reconcile::wanted(&desired, |timeout| clock.ticks(timeout)),
-                file.daemon.full_nat_ports,
+                goal.file.daemon.full_nat_ports,
                 |id| self.counters(id),
             )
             .map_err(|error: Exhausted| Refusal::Conflict(error.to_string()))?;
+        let moment = self.ledger.now();
+        identities.part(moment, |key, service, backend| {
+            self.reset_at(moment, &goal, key, service, backend)
+        });
         let (entries, slot_tables) = reconcile::entries(&desired, &identities, &self.hops, &self.slot_tables);
         let snapshot = Snapshot::build(&entries).map_err(|error| Refusal::Conflict(error.to_string()))?;
         let notes = self
-            .notes(&file, &identities, &recoveries, now)
+            .notes(&goal.file, &identities, &recoveries, now)
             .map_err(Refusal::Conflict)?;
+        let Goal {
+            file,
+            overrides,
+            handed_off,
+            force: _,
+        } = goal;
         Ok(Next {
             file,
             effective,
@@ -394,11 +435,13 @@ impl Engine {
         effective: &Config,
         overrides: &Overrides,
         handed_off: &BTreeSet<String>,
+        judged: impl Fn(Status) -> Status,
     ) -> Vec<DesiredService> {
         let inputs = Inputs {
             config: effective,
             overrides,
             handed_off,
+            now: self.ledger.now(),
         };
         let (probed, wanted) = (endpoints(&self.effective), endpoints(effective));
         // What is known of a server says nothing about another one that takes its name.
@@ -407,8 +450,8 @@ impl Engine {
             probed.get(&name) == wanted.get(&name)
         };
         inputs.desired(|id| match self.monitor.health(id) {
-            Some(health) if same(id) => health.status,
-            _ => Status::Checking,
+            Some(health) if same(id) => judged(health.status),
+            _ => judged(Status::Checking),
         })
     }
 

@@ -124,6 +124,7 @@ mod tests {
             config: &config,
             overrides: &Overrides::default(),
             handed_off: &Default::default(),
+            now: crate::moment::Clock::now(&crate::moment::HostClock::new()),
         };
         let desired = inputs.desired(|_| Status::Up);
         let mut identities = Identities::default();

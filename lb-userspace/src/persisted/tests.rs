@@ -3,6 +3,15 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
+const DRAIN: BackendChange = BackendChange::Drain {
+    deadline_seconds: None,
+};
+
+/// So many seconds into a boot.
+fn at(seconds: u64) -> Moment {
+    Moment::test(7, seconds, 5000 + seconds)
+}
+
 fn backend(name: &str, weight: u16) -> config::Backend {
     config::Backend {
         name: name.to_owned(),
@@ -15,10 +24,10 @@ fn backend(name: &str, weight: u16) -> config::Backend {
 
 fn many() -> Overrides {
     let mut overrides = Overrides::default();
-    overrides.apply_change("www", "web1", BackendChange::Drain, true);
-    overrides.apply_change("www", "web2", BackendChange::Weight(Some(256)), true);
-    overrides.apply_change("www", "web3", BackendChange::Remove, true);
-    overrides.apply_change("api", "web1", BackendChange::Disable, true);
+    overrides.apply_change("www", "web1", DRAIN, true, at(0));
+    overrides.apply_change("www", "web2", BackendChange::Weight(Some(256)), true, at(0));
+    overrides.apply_change("www", "web3", BackendChange::Remove { force: false }, true, at(0));
+    overrides.apply_change("api", "web1", BackendChange::Disable, true, at(0));
     overrides.apply_add("api", &backend("web9", 7), None);
     overrides
 }
@@ -119,11 +128,24 @@ fn a_save_that_fails_says_where_and_changes_nothing() {
 
 #[test]
 fn changes() {
-    use BackendChange::{Disable, Drain, Enable, Remove, Undrain, Weight};
+    use BackendChange::{Disable, Enable, Undrain, Weight};
+    let remove = BackendChange::Remove { force: false };
+    let until = |deadline_seconds| BackendChange::Drain { deadline_seconds };
+    let drain = |since, deadline_seconds| {
+        Some(Drain {
+            since: at(since),
+            deadline_seconds,
+        })
+    };
     let none = BackendOverride::default;
     let drained = || BackendOverride {
         drained: true,
+        drain: drain(0, None),
         ..none()
+    };
+    let hurried = |since, seconds| BackendOverride {
+        drain: drain(since, Some(seconds)),
+        ..drained()
     };
     let added = || BackendOverride {
         added: Some(backend("web1", 1)),
@@ -138,14 +160,38 @@ fn changes() {
         ..none()
     };
     let both = || BackendOverride {
-        drained: true,
         disabled: true,
-        ..none()
+        ..drained()
     };
     // (purpose, before, change, in the file, after)
     let cases = [
-        ("drain", none(), Drain, true, drained()),
-        ("drain again", drained(), Drain, true, drained()),
+        (
+            "drain",
+            none(),
+            DRAIN,
+            true,
+            BackendOverride {
+                drain: drain(9, None),
+                ..drained()
+            },
+        ),
+        ("drain again", drained(), DRAIN, true, drained()),
+        (
+            "with a deadline",
+            drained(),
+            until(Some(60)),
+            true,
+            hurried(9, 60),
+        ),
+        (
+            "another one",
+            hurried(0, 60),
+            until(Some(30)),
+            true,
+            hurried(9, 30),
+        ),
+        ("again without one", hurried(0, 60), DRAIN, true, hurried(0, 60)),
+        ("undrain with a deadline", hurried(0, 60), Undrain, true, none()),
         ("undrain", drained(), Undrain, true, none()),
         ("undrain what is not drained", none(), Undrain, true, none()),
         ("disable keeps the drain", drained(), Disable, true, both()),
@@ -160,12 +206,12 @@ fn changes() {
         ),
         ("another weight", weight(3), Weight(Some(4)), true, weight(4)),
         ("the file's weight", weight(3), Weight(None), true, none()),
-        ("remove one of the file's", both(), Remove, true, removed()),
-        ("remove an added one", added(), Remove, false, none()),
+        ("remove one of the file's", both(), remove, true, removed()),
+        ("remove an added one", added(), remove, false, none()),
         (
             "remove an added one that the file has too",
             added(),
-            Remove,
+            remove,
             true,
             removed(),
         ),
@@ -173,7 +219,7 @@ fn changes() {
     for (purpose, before, change, in_file, after) in cases {
         let mut overrides = Overrides::default();
         overrides.edit("www", "web1", |entry| *entry = before.clone());
-        let changed = overrides.apply_change("www", "web1", change, in_file);
+        let changed = overrides.apply_change("www", "web1", change, in_file, at(9));
         assert_eq!(changed, before != after, "{purpose}");
         assert_eq!(
             overrides.get("www", "web1").cloned().unwrap_or_default(),
@@ -195,11 +241,11 @@ fn additions() {
     let mut overrides = Overrides::default();
     assert!(overrides.apply_add("www", &other, None));
     assert!(!overrides.apply_add("www", &other, None), "nothing new");
-    overrides.apply_change("www", "web1", BackendChange::Drain, false);
+    overrides.apply_change("www", "web1", DRAIN, false, at(0));
     assert!(overrides.apply_add("www", &other, None), "afresh");
     assert!(!overrides.get("www", "web1").unwrap().drained);
 
-    overrides.apply_change("www", "web1", BackendChange::Remove, true);
+    overrides.apply_change("www", "web1", BackendChange::Remove { force: false }, true, at(0));
     assert!(
         overrides.apply_add("www", &file, Some(&file)),
         "the file's own comes back"
@@ -228,4 +274,26 @@ fn in_words() {
     assert_eq!(entry.describe(None), ["added", "weight 3 (added with: 1)"]);
     assert_eq!(entry.describe(Some(&file))[0], "added (instead of the file's)");
     assert!(BackendOverride::default().describe(Some(&file)).is_empty());
+}
+
+#[test]
+fn a_drain_ends_when_it_says_or_when_the_service_does() {
+    let drain = |deadline_seconds| Drain {
+        since: at(10),
+        deadline_seconds,
+    };
+    let minute = Some(Duration::from_secs(60));
+    assert_eq!(drain(None).until(None), None);
+    assert_eq!(drain(None).until(minute), Some(at(70)));
+    assert_eq!(drain(Some(5)).until(minute), Some(at(15)));
+}
+
+#[test]
+fn a_file_from_before_there_were_deadlines_is_understood() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = r#"{"version":1,"backends":{"www":{"web1":{"drained":true}}}}"#;
+    fs::write(directory.path().join(FILE), text).unwrap();
+    let overrides = Overrides::load(directory.path()).unwrap();
+    let change = overrides.get("www", "web1").unwrap();
+    assert!(change.drained && change.drain.is_none());
 }

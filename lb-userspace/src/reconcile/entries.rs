@@ -112,7 +112,8 @@ fn backend_entry(
         // What is leaving is not probed any more: a new connection from a port that had one goes elsewhere.
         up: desired.is_some_and(|desired| desired.up),
         leaving: identity.leaving,
-        reset: desired.is_some_and(|desired| desired.reset),
+        reset: desired.is_some_and(|desired| desired.reset)
+            || identity.parting.is_some_and(|parting| parting.resetting),
         weight: desired.map_or(1, |desired| desired.share.max(1)),
         timeouts: identity.timeouts,
     }

@@ -12,6 +12,7 @@ use super::leases::{self, Direction, NoLease};
 use super::written;
 use crate::config::Ports;
 use crate::dataplane::{Forwarding, PortLease};
+use crate::moment::Moment;
 use crate::observed_state::Observed;
 
 /// The numbers of all services and backends that are, or still have connections. A new name changes no number.
@@ -63,6 +64,17 @@ pub struct BackendIdentity {
     pub baseline: BackendCounters,
     /// Its idle timeouts in ticks, kept for when it leaves.
     pub timeouts: [u16; 3],
+    /// How it leaves; `None`: it does not.
+    pub parting: Option<Parting>,
+}
+
+/// How a backend leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parting {
+    /// When what is left of its connections is reset; `None`: never, they may go on until they end.
+    pub reset_at: Option<Moment>,
+    /// Whether that time has come.
+    pub resetting: bool,
 }
 
 /// A service that is wanted.
@@ -181,15 +193,38 @@ impl Identities {
                 leaving: false,
                 baseline: counters(id),
                 timeouts: service.timeouts,
+                parting: None,
             });
             name.clone_into(&mut backend.name);
             backend.leaving = false;
             backend.timeouts = service.timeouts;
+            backend.parting = None;
             if let (Forwarding::Ipip { source }, Some(now)) = (&mut backend.forwarding, service.source) {
                 *source = now;
             }
         }
         Ok(())
+    }
+
+    /// Decides how each backend leaves that has begun to, and sees whose time has come; to be called after
+    /// [`adopt`](Self::adopt). `reset_at` says when what is left of a backend's connections is reset, given the name of its
+    /// service, the backend, and how it leaves already.
+    pub fn part(
+        &mut self,
+        now: Moment,
+        reset_at: impl Fn(&ServiceKey, &ServiceIdentity, &BackendIdentity) -> Option<Moment>,
+    ) {
+        for (key, service) in &mut self.services {
+            let mut backends = std::mem::take(&mut service.backends);
+            for backend in backends.values_mut().filter(|backend| backend.leaving) {
+                let reset_at = reset_at(key, service, backend);
+                backend.parting = Some(Parting {
+                    reset_at,
+                    resetting: reset_at.is_some_and(|until| until.is_past(now)),
+                });
+            }
+            service.backends = backends;
+        }
     }
 
     /// How packets get to a new backend.

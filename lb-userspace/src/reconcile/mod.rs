@@ -1,7 +1,6 @@
 //! From what should be, and who has which number, to what the kernel's tables must hold. Pure but for the numbers that it
 //! gives away.
 
-mod changes;
 mod entries;
 mod identities;
 mod key;
@@ -12,9 +11,8 @@ mod written;
 
 use std::time::Duration;
 
-pub use changes::changes;
 pub use entries::{entries, next_hop};
-pub use identities::{BackendIdentity, Exhausted, Identities, ServiceIdentity, Wanted, add, since};
+pub use identities::{BackendIdentity, Exhausted, Identities, Parting, ServiceIdentity, Wanted, add, since};
 pub use key::{BackendKey, ServiceKey, Way};
 pub use leases::NoLease;
 pub use slot_tables::SlotTables;

@@ -10,6 +10,7 @@ use crate::api::types::BackendState;
 use crate::config::{self, Config, Mode, Ports, Scheduler, test_config};
 use crate::dataplane::{Forwarding, ServiceEntry, Snapshot};
 use crate::desired_state::DesiredBackend;
+use crate::moment::Moment;
 use crate::observed_state::Observed;
 
 /// What lives on from one configuration to the next.
@@ -34,6 +35,8 @@ impl Running {
                 slow_start: None,
                 up,
                 reset: false,
+                drain_until: None,
+                overdue: false,
             }
         };
         let desired: Vec<_> = config
@@ -306,4 +309,58 @@ fn as_many_as_there_may_be() {
         assert_eq!(up.len(), 2);
         assert!(service.slots.iter().all(|id| up.contains(id)));
     }
+}
+
+/// One that is removed leaves as it was said when it was, and is back as if it had never left.
+#[test]
+fn a_parting_is_decided_once_and_forgotten_when_it_comes_back() {
+    let at = |seconds| Moment::test(7, seconds, seconds);
+    let (mut running, mut config) = (Running::default(), test_config());
+    let part = |running: &mut Running, now: u64, timeout: u64| {
+        running
+            .identities
+            .part(at(now), |_, _, backend| match backend.parting {
+                Some(parting) => parting.reset_at,
+                None => Some(at(now + timeout)),
+            });
+    };
+    let resets = |running: &mut Running, config: &Config, now| {
+        running.publish(config, &[]);
+        part(running, now, 60);
+        let entries = entries(&[], &running.identities, &HashMap::new(), &SlotTables::default()).0;
+        let resets: Vec<_> = entries[0]
+            .backends
+            .iter()
+            .map(|it| (it.id, it.leaving, it.reset))
+            .collect();
+        resets
+    };
+    assert_eq!(
+        resets(&mut running, &config, 0),
+        [(1, false, false), (2, false, false)]
+    );
+    let web1 = config.services[0].backends.remove(0);
+    assert_eq!(
+        resets(&mut running, &config, 10),
+        [(1, true, false), (2, false, false)]
+    );
+    assert_eq!(
+        resets(&mut running, &config, 69),
+        [(1, true, false), (2, false, false)]
+    );
+    assert_eq!(
+        resets(&mut running, &config, 70),
+        [(1, true, true), (2, false, false)]
+    );
+    config.services[0].backends.insert(0, web1);
+    assert_eq!(
+        resets(&mut running, &config, 71),
+        [(1, false, false), (2, false, false)]
+    );
+    config.services[0].backends.remove(0);
+    assert_eq!(
+        resets(&mut running, &config, 100),
+        [(1, true, false), (2, false, false)],
+        "it has its time once more"
+    );
 }

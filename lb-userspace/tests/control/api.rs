@@ -9,7 +9,7 @@ use lb::api::types::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::fake::Running;
+use crate::fake::{Running, plan};
 
 /// Sends bytes as they are and returns everything that comes back.
 async fn raw(running: &Running, request: &[u8]) -> String {
@@ -53,6 +53,7 @@ async fn every_call_comes_through() {
         .add_backend(&AddBackend {
             service: "www".to_owned(),
             backend,
+            dry_run: false,
         })
         .await
         .unwrap();
@@ -61,13 +62,16 @@ async fn every_call_comes_through() {
         service: None,
         name: "web1".to_owned(),
         change,
+        dry_run: false,
     };
     assert_eq!(
-        lbd.change_backend(&change(BackendChange::Drain))
-            .await
-            .unwrap()
-            .backends
-            .len(),
+        lbd.change_backend(&change(BackendChange::Drain {
+            deadline_seconds: None
+        }))
+        .await
+        .unwrap()
+        .backends
+        .len(),
         2
     );
     lbd.change_backend(&change(BackendChange::Weight(None)))
@@ -81,7 +85,32 @@ async fn every_call_comes_through() {
     };
     assert_eq!(lbd.connections(&filter).await.unwrap().total, 12_345);
     assert_eq!(lbd.counters().await.unwrap().outcomes.len(), 3);
-    assert_eq!(lbd.reload().await.unwrap().changes.len(), 1);
+    assert_eq!(lbd.reload().await.unwrap().changes.len(), 4);
+    let text = Text {
+        name: "new.toml".to_owned(),
+        toml: "# \"é\"\n".to_owned(),
+    };
+    let request = PlanRequest {
+        text: Some(text.clone()),
+        force: true,
+    };
+    assert_eq!(lbd.plan(&request).await.unwrap(), plan(), "the very value");
+    let request = ApplyRequest {
+        text,
+        confirm_seconds: Some(60),
+        force: false,
+    };
+    assert_eq!(
+        lbd.apply(&request)
+            .await
+            .unwrap()
+            .unconfirmed
+            .unwrap()
+            .seconds_left,
+        60
+    );
+    assert_eq!(lbd.confirm().await.unwrap().file, "/etc/lb/lb.toml");
+    assert_eq!(lbd.rollback().await.unwrap().plan, plan());
     assert_eq!(lbd.site_render().await.unwrap().servers.len(), 2);
     assert!(lbd.site_apply().await.unwrap().ok);
     assert_eq!(lbd.site_status().await.unwrap().servers.len(), 3);
@@ -91,12 +120,16 @@ async fn every_call_comes_through() {
         "services",
         "services",
         "backends",
-        r#"{"service":"www","backend":{"name":"web3","address":"198.18.1.4","port":null,"weight":2,"backup":false}}"#,
-        r#"{"service":null,"name":"web1","change":"drain"}"#,
-        r#"{"service":null,"name":"web1","change":{"weight":null}}"#,
+        r#"{"service":"www","backend":{"name":"web3","address":"198.18.1.4","port":null,"weight":2,"backup":false},"dry_run":false}"#,
+        r#"{"service":null,"name":"web1","change":{"drain":{"deadline_seconds":null}},"dry_run":false}"#,
+        r#"{"service":null,"name":"web1","change":{"weight":null},"dry_run":false}"#,
         r#"connections {"service":"a b&c=d","backend":null,"client":"2001:db8::7","state":null,"limit":7}"#,
         "counters",
         "reload",
+        r##"plan {"text":{"name":"new.toml","toml":"# \"é\"\n"},"force":true}"##,
+        r##"apply {"text":{"name":"new.toml","toml":"# \"é\"\n"},"confirm_seconds":60,"force":false}"##,
+        "confirm",
+        "rollback",
         "site render",
         "site apply",
         "site status",
@@ -161,7 +194,7 @@ async fn what_makes_no_sense_is_refused_in_the_same_shape() {
         (
             post(
                 "/v1/backends/change",
-                r#"{"name":"web1","change":"drain","servcie":"www"}"#,
+                r#"{"name":"web1","change":"undrain","servcie":"www"}"#,
             ),
             400,
             "servcie",

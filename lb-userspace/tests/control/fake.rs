@@ -9,8 +9,12 @@ use std::time::Duration;
 use lb::api::types::*;
 use lb::api::{Control, Refusal, server};
 use lb::config;
+use lb::plan::{Effect, Fate, Impact, Plan, Remap, Step, Subject};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+
+/// The made-up daemon's configuration file.
+const FILE: &str = "/etc/lb/lb.toml";
 
 #[derive(Clone)]
 pub(crate) struct Fake {
@@ -32,6 +36,12 @@ pub(crate) struct State {
     pub(crate) ending: u64,
     /// Whether a listing finds that somebody undid the drain.
     pub(crate) undrained: bool,
+    /// What a draining backend has left of its time, one listing after the other; then as the last one says.
+    pub(crate) deadlines: Vec<u64>,
+    /// How many connections nothing ends.
+    pub(crate) silent: u64,
+    /// Whether nothing is different.
+    pub(crate) unchanged: bool,
     pub(crate) applied: bool,
 }
 
@@ -44,6 +54,9 @@ impl Fake {
             delay: Duration::ZERO,
             ending: 1,
             undrained: false,
+            deadlines: Vec::new(),
+            silent: 0,
+            unchanged: false,
             applied: true,
         };
         Self {
@@ -91,7 +104,12 @@ impl Control for Fake {
     async fn backends(&self) -> Result<Vec<Backend>, Refusal> {
         self.asked("backends".to_owned()).await;
         let mut state = self.state();
-        let (ending, undrained) = (state.ending, state.undrained);
+        let (ending, undrained, silent) = (state.ending, state.undrained, state.silent);
+        let deadline = match state.deadlines.len() {
+            0 => None,
+            1 => Some(state.deadlines[0]),
+            _ => Some(state.deadlines.remove(0)),
+        };
         for backend in state
             .status
             .services
@@ -99,7 +117,8 @@ impl Control for Fake {
             .flat_map(|service| &mut service.backends)
         {
             if backend.state == BackendState::Draining {
-                backend.traffic.connections = backend.traffic.connections.saturating_sub(ending);
+                backend.traffic.connections = backend.traffic.connections.saturating_sub(ending).max(silent);
+                backend.reset_in_seconds = deadline;
                 if undrained {
                     backend.state = BackendState::Up;
                 }
@@ -116,11 +135,12 @@ impl Control for Fake {
     async fn add_backend(&self, request: AddBackend) -> Result<Changed, Refusal> {
         self.asked(serde_json::to_string(&request).unwrap()).await;
         self.refuse()?;
-        let AddBackend { service, backend } = request;
+        let AddBackend { service, backend, .. } = request;
         let message = format!("{service}/{}: added, weight {}", backend.name, backend.weight);
         Ok(Changed {
             backends: Vec::new(),
             messages: vec![message],
+            plan: plan(),
         })
     }
 
@@ -142,7 +162,7 @@ impl Control for Fake {
             {
                 continue;
             }
-            if request.change == BackendChange::Drain {
+            if matches!(request.change, BackendChange::Drain { .. }) {
                 backend.state = BackendState::Draining;
                 backend.eligible = false;
             }
@@ -161,6 +181,7 @@ impl Control for Fake {
         Ok(Changed {
             backends: changed,
             messages,
+            plan: plan(),
         })
     }
 
@@ -216,8 +237,59 @@ impl Control for Fake {
     async fn reload(&self) -> Result<Reloaded, Refusal> {
         self.asked("reload".to_owned()).await;
         self.refuse()?;
+        let plan = if self.state().unchanged {
+            Plan::default()
+        } else {
+            plan()
+        };
         Ok(Reloaded {
-            changes: vec!["www/web2: weight 1 -> 2".to_owned()],
+            changes: plan.lines(),
+            plan,
+        })
+    }
+
+    async fn plan(&self, request: PlanRequest) -> Result<Plan, Refusal> {
+        self.asked(format!("plan {}", serde_json::to_string(&request).unwrap()))
+            .await;
+        self.refuse()?;
+        Ok(if self.state().unchanged {
+            Plan::default()
+        } else {
+            plan()
+        })
+    }
+
+    async fn apply(&self, request: ApplyRequest) -> Result<Applied, Refusal> {
+        self.asked(format!("apply {}", serde_json::to_string(&request).unwrap()))
+            .await;
+        self.refuse()?;
+        let unconfirmed = request.confirm_seconds.map(|seconds_left| Unconfirmed {
+            file: FILE.to_owned(),
+            seconds_left,
+        });
+        Ok(Applied {
+            plan: plan(),
+            file: FILE.to_owned(),
+            kept: Some(format!("{FILE}.previous")),
+            unconfirmed,
+        })
+    }
+
+    async fn confirm(&self) -> Result<Confirmed, Refusal> {
+        self.asked("confirm".to_owned()).await;
+        self.refuse()?;
+        Ok(Confirmed {
+            file: FILE.to_owned(),
+        })
+    }
+
+    async fn rollback(&self) -> Result<RolledBack, Refusal> {
+        self.asked("rollback".to_owned()).await;
+        self.refuse()?;
+        Ok(RolledBack {
+            plan: plan(),
+            file: FILE.to_owned(),
+            kept: None,
         })
     }
 
@@ -326,6 +398,7 @@ pub(crate) fn status() -> Status {
             weight: 1,
             backup: false,
             slow_start_percent: None,
+            reset_in_seconds: None,
             state,
             eligible: state == BackendState::Up,
             health: Health {
@@ -358,6 +431,7 @@ pub(crate) fn status() -> Status {
         slow_start_seconds: 0,
         when_all_down: config::WhenAllDown::Refuse,
         on_down: config::OnDown::Keep,
+        drain_timeout_seconds: None,
         traffic: Traffic {
             connections: 6,
             opened: 2_469_134,
@@ -419,7 +493,62 @@ pub(crate) fn status() -> Status {
                 vec![backend("api", "web1", 2, BackendState::Down, "down", 12, nasty)],
             ),
         ],
+        unconfirmed: None,
         warnings: vec!["eth1: its driver has no native XDP".to_owned()],
+    }
+}
+
+/// One that removes a backend and adds another one to a service that hashes.
+pub(crate) fn plan() -> Plan {
+    let step = |subject, name: &str, change: &str| Step {
+        subject,
+        name: name.to_owned(),
+        change: change.to_owned(),
+        effects: Vec::new(),
+        remap: None,
+    };
+    let effect = |connections, fate| Effect {
+        connections,
+        fate,
+        reset_in_seconds: None,
+    };
+    let remap = Remap {
+        slots_before: 509,
+        slots_after: 509,
+        changed_ppm: 331_999,
+        connections: 1500,
+        elsewhere: 498,
+        elsewhere_before: 1,
+        stateless: false,
+        once_up: vec!["web3".to_owned()],
+    };
+    Plan {
+        steps: vec![
+            step(Subject::Backend, "www/web3", "added, 198.18.1.4:443, checking"),
+            Step {
+                effects: vec![effect(1000, Fate::Drain)],
+                ..step(Subject::Backend, "www/web1", "removed")
+            },
+            Step {
+                effects: vec![effect(1, Fate::Reset)],
+                ..step(Subject::Backend, "www/web2", "up becomes down\u{1b}[2J")
+            },
+            Step {
+                remap: Some(remap),
+                ..step(
+                    Subject::Service,
+                    "www",
+                    "33.1 % of its slots change hands once web3 is up",
+                )
+            },
+        ],
+        impact: Impact {
+            connections: 1500,
+            drain: 1000,
+            reset: 1,
+            move_without_state: 498,
+            ..Impact::default()
+        },
     }
 }
 

@@ -1,6 +1,8 @@
 //! `lbctl`, with what it prints and its exit status.
 
+use std::io::{self, Read};
 use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -38,20 +40,37 @@ pub(crate) fn run(command: &mut Command) -> Result<Said> {
         .stderr(Stdio::piped())
         .spawn();
     let mut child = child.with_context(|| format!("cannot start {command:?}"))?;
+    let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
     let deadline = Instant::now() + Duration::from_secs(40);
-    // What is printed here fits a pipe.
-    while child.try_wait()?.is_none() {
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
         if Instant::now() >= deadline {
             child.kill()?;
-            let output = child.wait_with_output()?;
-            bail!("{command:?} does not end: {output:?}");
+            child.wait()?;
+            bail!("{command:?} does not end");
         }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let output = child.wait_with_output()?;
+        thread::sleep(Duration::from_millis(5));
+    };
+    let whole = |reader: JoinHandle<io::Result<String>>| match reader.join() {
+        Ok(text) => Ok(text?),
+        Err(_) => bail!("a thread panicked"),
+    };
     Ok(Said {
-        code: output.status.code().context("it was killed")?,
-        out: String::from_utf8(output.stdout)?,
-        err: String::from_utf8(output.stderr)?,
+        code: status.code().context("it was killed")?,
+        out: whole(out)?,
+        err: whole(err)?,
+    })
+}
+
+/// All of it, whether it fits a pipe or not.
+fn read(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<io::Result<String>> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_string(&mut text)?;
+        }
+        Ok(text)
     })
 }

@@ -19,6 +19,14 @@ pub(in crate::cli) fn page(screen: &Screen, status: &Status) -> String {
     );
     page += &format!("interfaces   {}\n", interfaces(screen, status));
     page += &format!("connections  {}\n", table_use(screen, status));
+    if let Some(unconfirmed) = &status.unconfirmed {
+        let line = format!(
+            "{} goes back by itself in {}: lbctl confirm, or lbctl rollback",
+            clean(&unconfirmed.file),
+            seconds(unconfirmed.seconds_left)
+        );
+        page += &format!("unconfirmed  {}\n", screen.paint(Colour::Notice, &line));
+    }
     for service in &status.services {
         page.push('\n');
         page += &self::service(screen, service);
@@ -153,6 +161,9 @@ fn kind(service: &Service) -> String {
     if service.slow_start_seconds > 0 {
         kind.push(format!("slow start {}", seconds(service.slow_start_seconds)));
     }
+    if let Some(timeout) = service.drain_timeout_seconds {
+        kind.push(format!("drains for {}", seconds(timeout)));
+    }
     if !service.answer_ping {
         kind.push("pings left to the kernel".to_owned());
     }
@@ -188,7 +199,7 @@ fn verdict(screen: &Screen, service: &Service) -> String {
     }
 }
 
-/// The state, in the colour of how bad it is: `up`, `up, backup`, `up, at 30 %`.
+/// The state, in the colour of how bad it is: `up`, `up, backup`, `up, at 30 %`, `draining, reset in 5m 0s`.
 pub(in crate::cli) fn state(backend: &Backend) -> Field {
     let colour = match backend.state {
         BackendState::Up => Colour::Good,
@@ -203,6 +214,11 @@ pub(in crate::cli) fn state(backend: &Backend) -> Field {
     }
     if let Some(percent) = backend.slow_start_percent {
         text += &format!(", at {percent} %");
+    }
+    match backend.reset_in_seconds {
+        Some(0) => text += ", resetting",
+        Some(left) => text += &format!(", reset in {}", seconds(left)),
+        None => {}
     }
     Field::Coloured(text, colour)
 }

@@ -50,6 +50,7 @@ fn defaults_are_as_documented() {
         manage_vip: None,
         when_all_down: WhenAllDown::Refuse,
         on_down: OnDown::Keep,
+        drain_timeout: None,
         timeouts: Timeouts {
             half_open: 30 * SECOND,
             established: 7440 * SECOND,
@@ -112,7 +113,7 @@ fn what_is_given_is_what_comes_out() {
         ),
         (
             "# service",
-            "manage_vip = \"eth1\"\nwhen_all_down = \"keep-sending\"\non_down = \"reset\"",
+            "manage_vip = \"eth1\"\nwhen_all_down = \"keep-sending\"\non_down = \"reset\"\ndrain_timeout = \"5m\"",
         ),
         (
             "# health",
@@ -137,6 +138,7 @@ fn what_is_given_is_what_comes_out() {
         (service.when_all_down, service.on_down),
         (WhenAllDown::KeepSending, OnDown::Reset)
     );
+    assert_eq!(service.drain_timeout, Some(300 * SECOND));
     let health = service.health.as_ref().unwrap();
     assert_eq!(
         (health.interval, health.timeout, health.jitter),

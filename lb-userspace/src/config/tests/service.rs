@@ -172,6 +172,33 @@ on_down = "rest""#,
             ],
         },
         Case {
+            purpose: "drain_timeout out of range, in parts of seconds, of nothing",
+            edits: &[
+                ("# service", r#"drain_timeout = "25h""#),
+                (
+                    "# end",
+                    r#"[[service]]
+name = "other"
+vip = "203.0.113.11"
+port = 80
+drain_timeout = "1500ms"
+[[service]]
+name = "dns"
+vip = "203.0.113.11"
+port = 53
+protocol = "udp"
+scheduler = "maglev"
+stateless = true
+drain_timeout = "5m""#,
+                ),
+            ],
+            told: &[
+                r#"lb.toml:9: service "www" drain_timeout = "25h": drain_timeout is 1s to 24h"#,
+                r#"lb.toml:37: service "other" drain_timeout = "1500ms": drain_timeout is told in whole seconds"#,
+                r#"lb.toml:45: service "dns" drain_timeout = "5m": a stateless service has no connections that could be reset; take it out"#,
+            ],
+        },
+        Case {
             purpose: "VIP on an interface that does not exist",
             edits: &[("# service", r#"manage_vip = "eth7""#)],
             told: &[

@@ -30,7 +30,7 @@ fn refused() {
             purpose: "unknown table in a service",
             edits: &[("[service.health]", "[service.healht]")],
             told: &[
-                r#"lb.toml:11: service "www" healht: unknown key; allowed here: name, vip, port, ports, protocol, mode, scheduler, stateless, source_address, source_ports, answer_ping, slow_start, manage_vip, when_all_down, on_down, timeouts, health, backend; did you mean "health"?"#,
+                r#"lb.toml:11: service "www" healht: unknown key; allowed here: name, vip, port, ports, protocol, mode, scheduler, stateless, source_address, source_ports, answer_ping, slow_start, manage_vip, when_all_down, on_down, drain_timeout, timeouts, health, backend; did you mean "health"?"#,
             ],
         },
         Case {
@@ -52,7 +52,7 @@ port = "443""#,
             told: &[
                 "lb.toml:3: daemon socket = 5: a string is expected here, not a number; put it in quotes",
                 "lb.toml:4: daemon metrics = true: a string is expected here, not true or false; put it in quotes",
-                r#"lb.toml:10: service "www" prot = "tcp": unknown key; allowed here: name, vip, port, ports, protocol, mode, scheduler, stateless, source_address, source_ports, answer_ping, slow_start, manage_vip, when_all_down, on_down, timeouts, health, backend; did you mean "port"?"#,
+                r#"lb.toml:10: service "www" prot = "tcp": unknown key; allowed here: name, vip, port, ports, protocol, mode, scheduler, stateless, source_address, source_ports, answer_ping, slow_start, manage_vip, when_all_down, on_down, drain_timeout, timeouts, health, backend; did you mean "port"?"#,
                 r#"lb.toml:14: service "www" health interval = "0s": an interval is 10ms to 1h"#,
                 r#"lb.toml:20: service "www" backend "web1" port = "443": a whole number is expected here, not a string; write it without quotes"#,
             ],
@@ -61,7 +61,7 @@ port = "443""#,
             purpose: "a missing key that may be the mistyped one is not told",
             edits: &[(r#"vip = "203.0.113.10""#, r#"vpi = "203.0.113.10""#)],
             told: &[
-                r#"lb.toml:7: service "www" vpi = "203.0.113.10": unknown key; allowed here: name, vip, port, ports, protocol, mode, scheduler, stateless, source_address, source_ports, answer_ping, slow_start, manage_vip, when_all_down, on_down, timeouts, health, backend; did you mean "vip"?"#,
+                r#"lb.toml:7: service "www" vpi = "203.0.113.10": unknown key; allowed here: name, vip, port, ports, protocol, mode, scheduler, stateless, source_address, source_ports, answer_ping, slow_start, manage_vip, when_all_down, on_down, drain_timeout, timeouts, health, backend; did you mean "vip"?"#,
             ],
         },
         Case {
@@ -231,7 +231,7 @@ timeouts = ["5s", "5s", "5s"]"#,
 nmae = "x""#,
             )],
             told: &[
-                r#"lb.toml:34: service #2 nmae = "x": unknown key; allowed here: name, vip, port, ports, protocol, mode, scheduler, stateless, source_address, source_ports, answer_ping, slow_start, manage_vip, when_all_down, on_down, timeouts, health, backend; did you mean "name"?"#,
+                r#"lb.toml:34: service #2 nmae = "x": unknown key; allowed here: name, vip, port, ports, protocol, mode, scheduler, stateless, source_address, source_ports, answer_ping, slow_start, manage_vip, when_all_down, on_down, drain_timeout, timeouts, health, backend; did you mean "name"?"#,
             ],
         },
         Case {

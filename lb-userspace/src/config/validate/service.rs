@@ -39,6 +39,7 @@ pub(super) fn service(
         .word("when_all_down", &given.when_all_down)
         .unwrap_or(WhenAllDown::Refuse);
     let on_down = section.word("on_down", &given.on_down).unwrap_or(OnDown::Keep);
+    let drain_timeout = drain_timeout(section, given, stateless);
     let timeouts = timeouts(section, given, protocol, stateless);
     let health = health::health(
         section,
@@ -70,6 +71,7 @@ pub(super) fn service(
         manage_vip,
         when_all_down,
         on_down,
+        drain_timeout,
         timeouts,
         health,
         backends: backends?,
@@ -103,6 +105,21 @@ fn slow_start(
         section.wrong("slow_start", typed.span(), what);
     }
     time.unwrap_or(Duration::ZERO)
+}
+
+/// Nothing that a stateless service could have: it has no connections that could be reset.
+fn drain_timeout(
+    section: &mut Section<'_, '_>,
+    given: &written::Service,
+    stateless: bool,
+) -> Option<Duration> {
+    let limits = limits::BACKEND_DRAIN;
+    let time = section.seconds("drain_timeout", &given.drain_timeout, limits, "drain_timeout")?;
+    if let (Some(typed), true) = (&given.drain_timeout, stateless) {
+        let what = "a stateless service has no connections that could be reset; take it out";
+        section.wrong("drain_timeout", typed.span(), what);
+    }
+    Some(time)
 }
 
 /// The interface for the VIP; services that share a VIP must agree on it.

@@ -12,7 +12,7 @@ use lb::config::WhenAllDown;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::fake::{Running, dns, mail, status};
+use crate::fake::{Running, dns, mail, plan, status};
 
 /// How a process ended.
 #[derive(Debug)]
@@ -194,18 +194,24 @@ async fn backend_list() {
 #[tokio::test]
 async fn backend_changes() {
     let running = Running::start();
-    let change =
-        |service: &str, change: &str| format!(r#"{{"service":{service},"name":"web1","change":{change}}}"#);
+    let change = |service: &str, change: &str| {
+        format!(r#"{{"service":{service},"name":"web1","change":{change},"dry_run":false}}"#)
+    };
     let cases = [
         (
             "drain web1",
-            change("null", "\"drain\""),
-            "www/web1: Drain\napi/web1: Drain\n",
+            change("null", r#"{"drain":{"deadline_seconds":null}}"#),
+            "www/web1: Drain { deadline_seconds: None }\napi/web1: Drain { deadline_seconds: None }\n",
         ),
         (
             "drain www/web1",
-            change("\"www\"", "\"drain\""),
-            "www/web1: Drain\n",
+            change("\"www\"", r#"{"drain":{"deadline_seconds":null}}"#),
+            "www/web1: Drain { deadline_seconds: None }\n",
+        ),
+        (
+            "drain www/web1 --deadline 5m",
+            change("\"www\"", r#"{"drain":{"deadline_seconds":300}}"#),
+            "www/web1: Drain { deadline_seconds: Some(300) }\n",
         ),
         (
             "undrain api/web1",
@@ -224,8 +230,13 @@ async fn backend_changes() {
         ),
         (
             "remove www/web1",
-            change("\"www\"", "\"remove\""),
-            "www/web1: Remove\n",
+            change("\"www\"", r#"{"remove":{"force":false}}"#),
+            "www/web1: Remove { force: false }\n",
+        ),
+        (
+            "remove www/web1 --force",
+            change("\"www\"", r#"{"remove":{"force":true}}"#),
+            "www/web1: Remove { force: true }\n",
         ),
         (
             "weight www/web1 0",
@@ -256,12 +267,12 @@ async fn backend_changes() {
     assert_eq!(added, "www/web3: added, weight 2\n");
     assert_eq!(
         running.last_call(),
-        r#"{"service":"www","backend":{"name":"web3","address":"2001:db8::4","port":443,"weight":2,"backup":false}}"#
+        r#"{"service":"www","backend":{"name":"web3","address":"2001:db8::4","port":443,"weight":2,"backup":false},"dry_run":false}"#
     );
     running.page("backend add www/web4 198.18.1.5 --backup").await;
     assert_eq!(
         running.last_call(),
-        r#"{"service":"www","backend":{"name":"web4","address":"198.18.1.5","port":null,"weight":1,"backup":true}}"#
+        r#"{"service":"www","backend":{"name":"web4","address":"198.18.1.5","port":null,"weight":1,"backup":true},"dry_run":false}"#
     );
 }
 
@@ -274,7 +285,7 @@ draining: www/web1 3 connections
 draining: www/web1 2 connections
 draining: www/web1 1 connection
 draining: www/web1 0 connections
-drained: no connections left
+drained: no connections left, 3 ended by themselves
 ";
     assert_eq!(printed, expected);
     let changed = running.json("backend drain web1 --wait").await;
@@ -285,6 +296,14 @@ drained: no connections left
         .map(|b| &b["traffic"]["connections"])
         .collect();
     assert_eq!(left, [0, 0]);
+    assert_eq!(
+        (&changed["began_with"], &changed["ended"]),
+        (&Value::from(3), &Value::from(3))
+    );
+    assert_eq!(
+        (&changed["left"], &changed["left_at_deadline"]),
+        (&Value::from(0), &Value::Null)
+    );
 }
 
 #[tokio::test]
@@ -301,7 +320,7 @@ async fn drain_gives_up_and_says_what_is_left() {
         assert!(
             ended
                 .stderr
-                .contains("gave up after 700ms: 6 connections left; the drain goes on"),
+                .contains("gave up after 700ms: 6 connections left, which still may end, 0 ended by themselves; the drain goes on"),
             "{ended:?}"
         );
         if json.is_empty() {
@@ -313,6 +332,33 @@ async fn drain_gives_up_and_says_what_is_left() {
             serde_json::from_str::<Value>(&ended.stdout).unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn a_drain_that_is_over_says_what_became_of_the_rest() {
+    let running = Running::start();
+    running.fake.state().deadlines = vec![1, 0];
+    let printed = running.page("backend drain www/web1 --deadline 1s --wait").await;
+    assert_eq!(
+        printed.lines().last().unwrap(),
+        "drained: 1 connection left at the deadline, 1 reset since, none is left; 2 ended by themselves before"
+    );
+    let running = Running::start();
+    running.fake.state().deadlines = vec![0];
+    running.fake.state().silent = 2;
+    let started = Instant::now();
+    let printed = running.page("backend drain www/web1 --deadline 1s --wait").await;
+    assert_eq!(
+        printed.lines().last().unwrap(),
+        "drained: 2 connections left at the deadline, 0 reset since, 2 silent, to be reset when the client sends something; \
+         1 ended by itself before"
+    );
+    assert!(
+        (5..15).contains(&started.elapsed().as_secs()),
+        "it does not wait for ever"
+    );
+    let status = running.page("status").await;
+    assert!(status.contains("  draining, resetting  "), "{status}");
 }
 
 #[tokio::test]
@@ -376,10 +422,99 @@ not_ours    pass                  7  For no service.
     );
 }
 
+const PLAN: &str = "\
+backend www/web3: added, 198.18.1.4:443, checking
+backend www/web1: removed; its 1,000 connections go on until they end
+backend www/web2: up becomes down\u{fffd}[2J; its 1 connection is reset
+service www: 33.1 % of its slots change hands once web3 is up; of its 1,500 connections 498 would move if they were not \
+remembered (1 is not where the present slots lead, either)
+
+of 1,500 live connections: 1,000 drain, 1 is reset, 498 would move without state
+";
+
+#[tokio::test]
+async fn plan_and_apply() {
+    let running = Running::start();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("new.toml");
+    std::fs::write(&file, "[daemon]\n").unwrap();
+    let name = file.display();
+    let text = format!(r#"{{"name":"{name}","toml":"[daemon]\n"}}"#);
+    let planned = format!("{PLAN}nothing has been changed\n");
+    for (typed, call) in [
+        (
+            "plan".to_owned(),
+            r#"plan {"text":null,"force":false}"#.to_owned(),
+        ),
+        (
+            format!("plan {name}"),
+            format!(r#"plan {{"text":{text},"force":false}}"#),
+        ),
+        (
+            format!("plan {name} --force"),
+            format!(r#"plan {{"text":{text},"force":true}}"#),
+        ),
+        (
+            "backend remove www/web1 --dry-run".to_owned(),
+            r#"{"service":"www","name":"web1","change":{"remove":{"force":false}},"dry_run":true}"#
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(running.page(&typed).await, planned, "{typed}");
+        assert_eq!(running.last_call(), call);
+    }
+    let value = running.json("plan").await;
+    assert_eq!(
+        value,
+        serde_json::to_value(plan()).unwrap(),
+        "--json is the value as it is"
+    );
+    assert_eq!(value["impact"]["drain"], 1000);
+    assert_eq!(value["steps"][1]["effects"][0]["fate"], "drain");
+
+    let kept = "/etc/lb/lb.toml has it now; what was there is kept as /etc/lb/lb.toml.previous\n";
+    assert_eq!(
+        running.page(&format!("apply {name}")).await,
+        format!("{PLAN}{kept}")
+    );
+    assert_eq!(
+        running.last_call(),
+        format!(r#"apply {{"text":{text},"confirm_seconds":null,"force":false}}"#)
+    );
+    assert_eq!(
+        running.page(&format!("apply --confirm 90s --force {name}")).await,
+        format!("{PLAN}{kept}goes back by itself in 1m 30s unless confirmed: lbctl confirm\n")
+    );
+    assert_eq!(
+        running.last_call(),
+        format!(r#"apply {{"text":{text},"confirm_seconds":90,"force":true}}"#)
+    );
+    assert_eq!(
+        running.page("confirm").await,
+        "confirmed: /etc/lb/lb.toml stays as it was applied\n"
+    );
+    assert_eq!(
+        running.page("rollback").await,
+        format!("{PLAN}/etc/lb/lb.toml is as it was before\n")
+    );
+    running.fake.state().unchanged = true;
+    assert_eq!(running.page("plan").await, "nothing would change\n");
+    running.fake.state().status.unconfirmed = Some(lb::api::types::Unconfirmed {
+        file: "/etc/lb/lb.toml".to_owned(),
+        seconds_left: 42,
+    });
+    let status = running.page("status").await;
+    let line =
+        "\nunconfirmed  /etc/lb/lb.toml goes back by itself in 42s: lbctl confirm, or lbctl rollback\n\nwww";
+    assert!(status.contains(line), "{status}");
+}
+
 #[tokio::test]
 async fn reload_and_site() {
     let running = Running::start();
-    assert_eq!(running.page("reload").await, "www/web2: weight 1 -> 2\n");
+    assert_eq!(running.page("reload").await, PLAN);
+    running.fake.state().unchanged = true;
+    assert_eq!(running.page("reload").await, "nothing changed\n");
     assert_eq!(
         running.page("site render --server web2").await,
         "server { # web2\n}\n"

@@ -67,6 +67,6 @@ async fn a_terminal_gets_one_rewritten_line() {
     let got = on_a_terminal(&running, "backend drain www/web1 --wait", &[]).await;
     let expected = "\r\x1b[Kdraining: www/web1 3 connections\r\x1b[Kdraining: www/web1 2 connections\
                     \r\x1b[Kdraining: www/web1 1 connection\r\x1b[Kdraining: www/web1 0 connections\r\n\
-                    drained: no connections left\r\n";
+                    drained: no connections left, 3 ended by themselves\r\n";
     assert_eq!(got, expected);
 }
