@@ -18,6 +18,7 @@ pub mod neighbours;
 mod netlink;
 pub mod observed_state;
 pub mod persisted;
+pub mod privileges;
 pub mod reconcile;
 pub mod scheduling;
 mod task;

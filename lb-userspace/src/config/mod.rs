@@ -110,6 +110,8 @@ pub struct Daemon {
     pub selection_seed: u64,
     /// The control API's Unix socket.
     pub socket: PathBuf,
+    /// The number of the group that may use the socket as well; `None`: the group of the user that `lbd` runs as.
+    pub socket_group: Option<u32>,
     /// Where overrides are kept over a restart.
     pub state_directory: PathBuf,
     /// Where Prometheus metrics are served; `None`: nowhere.
@@ -385,6 +387,7 @@ pub(crate) fn test_config() -> Config {
             full_nat_ports: 1024,
             selection_seed: 0,
             socket: PathBuf::from("/run/lb/lbd.sock"),
+            socket_group: None,
             state_directory: PathBuf::from("/var/lib/lb"),
             metrics: None,
         },
