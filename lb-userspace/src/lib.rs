@@ -13,6 +13,7 @@ pub mod engine;
 pub mod handoff;
 pub mod health;
 pub mod host_checks;
+pub mod manual;
 pub mod metrics;
 pub mod neighbours;
 mod netlink;
@@ -21,6 +22,7 @@ pub mod persisted;
 pub mod privileges;
 pub mod reconcile;
 pub mod scheduling;
+pub mod service_manager;
 mod task;
 #[cfg(test)]
 mod testing;

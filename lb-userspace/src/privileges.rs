@@ -35,7 +35,10 @@ pub const SITE_WORKER: [(Capability, &str); 10] = [
     ),
     (Capability::CAP_CHOWN, "to give files to the web server's user"),
     (Capability::CAP_FOWNER, "to change the modes of such files"),
-    (Capability::CAP_KILL, "to signal a web server that runs as another user"),
+    (
+        Capability::CAP_KILL,
+        "to signal a web server that runs as another user",
+    ),
     (
         Capability::CAP_SETUID,
         "to become another user (`sudo`, `ssh` by a user's key, a web server's own)",
@@ -50,7 +53,10 @@ pub const SITE_WORKER: [(Capability, &str); 10] = [
         "for a `via` that enters another namespace (`nsenter`, `ip netns exec`)",
     ),
     (Capability::CAP_SYS_CHROOT, "the same, for mount namespaces"),
-    (Capability::CAP_SYS_PTRACE, "the same, for those of other users' processes"),
+    (
+        Capability::CAP_SYS_PTRACE,
+        "the same, for those of other users' processes",
+    ),
 ];
 
 /// Without these nothing works; the others are missed only by what they are for.
@@ -167,7 +173,10 @@ mod tests {
             let child = sh("grep -E 'CapPrm|NoNewPrivs' /proc/self/status");
             let mask: u64 = wanted.iter().map(Capability::bitmask).sum();
             assert_eq!(child, format!("CapPrm:\t{mask:016x}\nNoNewPrivs:\t1\n"));
-            assert!(caps::set(None, CapSet::Effective, &before).is_err(), "it is for good");
+            assert!(
+                caps::set(None, CapSet::Effective, &before).is_err(),
+                "it is for good"
+            );
         });
     }
 
@@ -230,7 +239,11 @@ mod tests {
         for (spared, _) in DAEMON {
             in_namespace(async move |_| {
                 sh("ip link add h0 type veth peer name h1; ip link set h0 up; ip link set h1 up");
-                let rest: Vec<_> = DAEMON.map(|(it, _)| it).into_iter().filter(|it| *it != spared).collect();
+                let rest: Vec<_> = DAEMON
+                    .map(|(it, _)| it)
+                    .into_iter()
+                    .filter(|it| *it != spared)
+                    .collect();
                 keep(&rest).unwrap();
                 assert!(work().await.is_err(), "{spared} is not needed");
             });

@@ -77,7 +77,8 @@ pub fn claim(path: &Path, group: Option<u32>) -> Result<StdUnixListener, SocketE
     let socket = new_socket().map_err(failed(path, "make a socket"))?;
     sys::bind(socket.as_raw_fd(), &address).map_err(failed(path, "bind the socket"))?;
     // Before `listen`, so that nobody gets in by the mode that the umask happened to leave.
-    std::os::unix::fs::chown(path, None, group).map_err(failed(path, "give the socket to daemon.socket_group"))?;
+    std::os::unix::fs::chown(path, None, group)
+        .map_err(failed(path, "give the socket to daemon.socket_group"))?;
     fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(failed(path, "set the socket's mode"))?;
     sys::listen(&socket, Backlog::MAXCONN).map_err(failed(path, "listen on the socket"))?;
     Ok(StdUnixListener::from(socket))

@@ -76,6 +76,12 @@ pub(super) enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Write the manual pages into a directory, for packages
+    #[command(hide = true)]
+    ManualPages {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

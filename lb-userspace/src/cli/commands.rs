@@ -17,6 +17,7 @@ use crate::api::types::{
     AddBackend, Backend, BackendChange, ChangeBackend, Changed, ConnectionFilter, Counters, SiteRender,
 };
 use crate::config::{self, ThisHost};
+use crate::manual;
 
 /// Carries out what was typed.
 pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
@@ -40,6 +41,7 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Args::command(), "lbctl", &mut script);
             screen.print(&String::from_utf8_lossy(&script))
         }
+        Command::ManualPages { directory } => Ok(manual::write_pages(Args::command(), &directory)?),
     }
 }
 

@@ -30,6 +30,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Where the configuration is, unless the command line says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/lb/lb.toml";
+
 /// Reads a configuration file.
 ///
 /// # Errors

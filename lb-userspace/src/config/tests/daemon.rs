@@ -137,9 +137,7 @@ state_directory = """#,
         Case {
             purpose: "the number that is no group",
             edits: &[("# daemon", r#"socket_group = "4294967295""#)],
-            told: &[
-                r#"lb.toml:3: daemon socket_group = "4294967295": a group's number is 0 to 4294967294"#,
-            ],
+            told: &[r#"lb.toml:3: daemon socket_group = "4294967295": a group's number is 0 to 4294967294"#],
         },
         Case {
             purpose: "everything wrong is told at once, in the order of the file",

@@ -86,5 +86,6 @@ fn group(section: &mut Section<'_, '_>, given: &written::Daemon) -> Option<u32> 
         )),
         Err(error) => Err(format!("cannot look this group up: {}", plain(&error))),
     };
-    told.map_err(|what| section.wrong("socket_group", typed.span(), what)).ok()
+    told.map_err(|what| section.wrong("socket_group", typed.span(), what))
+        .ok()
 }
