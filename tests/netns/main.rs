@@ -14,6 +14,7 @@ mod modes;
 mod next_hop;
 mod path_mtu;
 mod policies;
+mod privileges;
 mod reload;
 mod restart;
 mod support;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         failover_wide::cases(),
         drain::cases(),
         handoff::cases(),
+        privileges::cases(),
         reload::cases(),
         restart::cases(),
         bad_input::cases(),

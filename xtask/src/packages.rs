@@ -51,13 +51,29 @@ const LAB: [(Evidence, &str); 18] = [
     ),
 ];
 
+/// What the tests use beyond the lab: a Debian system of its own, in which the package is installed.
+const TESTS: [(Evidence, &str); 2] = [
+    (Program("debootstrap"), "debootstrap"),
+    (Program("systemd-nspawn"), "systemd-container"),
+];
+
 /// The packages of the lab that are not installed.
 pub fn missing_for_lab() -> Vec<String> {
+    missing(&LAB)
+}
+
+/// What only tests use and is not installed.
+pub fn missing_for_tests() -> Vec<String> {
+    missing(&TESTS)
+}
+
+fn missing(packages: &[(Evidence, &str)]) -> Vec<String> {
     let is_there = |evidence: &Evidence| match evidence {
         Program(name) => process::find(name).is_some(),
         Exists(path) => Path::new(path).exists(),
     };
-    LAB.iter()
+    packages
+        .iter()
         .filter(|(evidence, _)| !is_there(evidence))
         .map(|(_, package)| (*package).to_owned())
         .collect()
