@@ -75,7 +75,7 @@ done
 pub(crate) fn build(system: &System) -> Result<()> {
     system.output(NETWORK)?;
     system
-        .output("groupadd --system lb; useradd --groups lb operator; useradd stranger")
+        .output("groupadd --system lb; useradd --groups lb keeper; useradd stranger")
         .map(drop)
 }
 

@@ -108,7 +108,7 @@ fn lets_in_whom_it_should(system: &System) -> Result<()> {
     let socket = system.output("stat --format '%a %U %G' /run/lb/lbd.sock")?;
     ensure!(socket == "660 root lb\n", "{socket}");
     let drain =
-        "runuser -u operator -- lbctl backend drain web1; runuser -u operator -- lbctl backend undrain web1";
+        "runuser -u keeper -- lbctl backend drain web1; runuser -u keeper -- lbctl backend undrain web1";
     system.output(drain)?;
     let stranger = system.shell("runuser -u stranger -- lbctl status").output()?;
     ensure!(stranger.status.code() == Some(3), "{stranger:?}");
