@@ -225,20 +225,20 @@ mod tests {
         vip::announce(address, "h0").map_err(|error| error.to_string())
     }
 
+    const LINK: &str = "ip link add h0 type veth peer name h1; ip link set h0 up; ip link set h1 up";
+
+    /// In this order: aya finds out once what the kernel can do, for the whole process, and takes what it has no right to for
+    /// what the kernel cannot do.
     #[test]
-    fn what_the_daemon_keeps_is_enough() {
+    fn what_the_daemon_keeps_is_enough_and_nothing_of_it_can_be_spared() {
         in_namespace(async |_| {
-            sh("ip link add h0 type veth peer name h1; ip link set h0 up; ip link set h1 up");
+            sh(LINK);
             keep_the_daemons().unwrap();
             work().await.unwrap();
         });
-    }
-
-    #[test]
-    fn nothing_that_the_daemon_keeps_can_be_spared() {
         for (spared, _) in DAEMON {
             in_namespace(async move |_| {
-                sh("ip link add h0 type veth peer name h1; ip link set h0 up; ip link set h1 up");
+                sh(LINK);
                 let rest: Vec<_> = DAEMON
                     .map(|(it, _)| it)
                     .into_iter()

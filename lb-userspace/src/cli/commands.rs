@@ -1,5 +1,7 @@
 //! Arguments to calls, answers to pages.
 
+use std::path::PathBuf;
+
 use clap::CommandFactory;
 use serde::Serialize;
 
@@ -9,7 +11,7 @@ use super::args::{
 };
 use super::drain;
 use super::failure::Failure;
-use super::pages::{site, status, tables};
+use super::pages::{self, site, status, tables};
 use super::screen::Screen;
 use super::units::{clean, plural};
 use crate::api::client::Client;
@@ -17,6 +19,7 @@ use crate::api::types::{
     AddBackend, Backend, BackendChange, ChangeBackend, Changed, ConnectionFilter, Counters, SiteRender,
 };
 use crate::config::{self, ThisHost};
+use crate::host_checks::{self, Severity};
 use crate::manual;
 
 /// Carries out what was typed.
@@ -35,6 +38,7 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
             changes => lines(changes),
         }),
         Command::Config(ConfigCommand::Check { file }) => check(screen, &file),
+        Command::Doctor { config } => doctor(&lbd, screen, config).await,
         Command::Site(command) => site(&lbd, screen, command).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -209,6 +213,29 @@ fn check(screen: &Screen, file: &std::path::Path) -> Result<(), Failure> {
             plural(checked.site_servers as u64, "web server"),
         )
     })
+}
+
+/// Examines this host; a daemon is only asked which file it has read.
+async fn doctor(lbd: &Client, screen: &Screen, file: Option<PathBuf>) -> Result<(), Failure> {
+    let running = lbd
+        .status()
+        .await
+        .ok()
+        .map(|status| PathBuf::from(status.config_file));
+    let is_running = running.is_some() && (file.is_none() || file == running);
+    let file = file.or(running).unwrap_or_else(|| config::DEFAULT_FILE.into());
+    let examination = host_checks::examine(&file, is_running).await;
+    screen.show(&examination, |examination| {
+        pages::doctor::page(screen, examination)
+    })?;
+    let wrong = examination
+        .findings()
+        .filter(|finding| finding.severity > Severity::Note)
+        .count() as u64;
+    if wrong > 0 {
+        return Err(Failure::Unwell(format!("{} to mend", plural(wrong, "finding"))));
+    }
+    Ok(())
 }
 
 fn done(changed: &Changed) -> String {

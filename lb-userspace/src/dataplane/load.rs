@@ -5,8 +5,8 @@ use std::io::Read as _;
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::Stage;
-use lb_common::connection_table::buckets_for;
+use lb_common::abi::{PortEntry, Stage};
+use lb_common::connection_table::{Bucket, buckets_for};
 use lb_common::hash::Seed;
 
 use super::memory::MappedArray;
@@ -30,6 +30,17 @@ pub struct LoadOptions {
     pub learn_return_hops: bool,
     /// Seed of the choice of backends by hashing; the same on every balancer of a fleet.
     pub selection_seed: u64,
+}
+
+impl LoadOptions {
+    /// Bytes of memory that tables of these sizes take, all of them from the start.
+    #[must_use]
+    pub fn table_bytes(&self) -> u64 {
+        let table = |connections, bucket| u64::from(buckets_for(connections)) * bucket as u64;
+        table(self.max_connections, size_of::<Bucket<u64, 1>>())
+            + table(self.max_wide_connections, size_of::<Bucket<u64, 3>>())
+            + u64::from(self.full_nat_ports.max(1)) * size_of::<PortEntry<u64>>() as u64
+    }
 }
 
 /// Loads the object with all of its programs, attached to nothing.

@@ -7,22 +7,26 @@ mod attach;
 mod clock;
 mod connections;
 mod counters;
+mod ethtool;
 mod interface;
 mod load;
 mod loader;
 mod memory;
 mod object;
 mod snapshot;
+mod xdp_features;
 
 pub use attach::Attachment;
 pub use clock::Clock;
 pub use connections::{Connection, ConnectionTable};
 pub use counters::Counters;
-pub use interface::{mtu, strips_vlan_tags};
+pub use ethtool::{ReceiveQueues, driver, merges_packets, queues_in_use, receive_queues, strips_vlan_tags};
+pub use interface::{LinkFlags, link_flags, mtu};
 pub use load::{LoadOptions, PROGRAM};
 pub use loader::Dataplane;
 pub use object::{Object, ObjectError};
 pub use snapshot::{BackendEntry, Forwarding, PortLease, ServiceEntry, Snapshot, SnapshotError};
+pub use xdp_features::{XdpFeatures, xdp_features};
 
 /// Why the data path could not be set up, changed or read.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +74,12 @@ pub enum DataplaneError {
     /// A snapshot cannot be built.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+}
+
+/// Whether this kernel takes XDP programs; `None`: it does not tell us.
+#[must_use]
+pub fn supports_xdp() -> Option<bool> {
+    aya::sys::is_program_supported(aya::programs::ProgramType::Xdp).ok()
 }
 
 fn privileges_hint() -> &'static str {

@@ -1,5 +1,6 @@
 //! Answers as pages for people.
 
+pub(super) mod doctor;
 pub(super) mod site;
 pub(super) mod status;
 pub(super) mod tables;
