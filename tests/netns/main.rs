@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod balance;
+mod doctor;
 mod drain;
 mod failover;
 mod failover_wide;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         flood::cases(),
         failover::cases(),
         failover_wide::cases(),
+        doctor::cases(),
         drain::cases(),
         handoff::cases(),
         privileges::cases(),

@@ -32,11 +32,13 @@ fn check(screen: &Screen, examined: &Examined) -> String {
     for finding in &examined.findings {
         let (name, colour) = mark(finding.severity);
         let begins = screen.paint(colour, name);
-        text += &format!(
-            "         {begins}: {}\n         fix: {}\n",
-            clean(&finding.what),
-            clean(&finding.fix)
-        );
+        let mends = if finding.severity == Severity::Note {
+            "hint"
+        } else {
+            "fix"
+        };
+        text += &format!("         {begins}: {}\n", clean(&finding.what));
+        text += &format!("         {mends}: {}\n", clean(&finding.fix));
     }
     text
 }

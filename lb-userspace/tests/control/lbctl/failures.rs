@@ -98,6 +98,7 @@ async fn usage() {
         "counters",
         "reload",
         "config check",
+        "doctor",
         "site render",
         "site apply",
         "site status",
