@@ -24,6 +24,7 @@ pub(crate) fn installs_starts_balances_and_goes() -> Result<()> {
     installs(&system)?;
     site::build(&system)?;
     starts_and_balances(&system)?;
+    has_nothing_to_complain_of(&system)?;
     may_do_what_is_documented(&system)?;
     lets_in_whom_it_should(&system)?;
     reloads(&system)?;
@@ -60,6 +61,21 @@ fn starts_and_balances(system: &System) -> Result<()> {
         attached.to_string().matches("\"mode\":\"native\"").count() == 3,
         "{attached}"
     );
+    Ok(())
+}
+
+/// What `lbd` may not do by the unit it would complain of; what the host lacks, `lbctl doctor` would.
+fn has_nothing_to_complain_of(system: &System) -> Result<()> {
+    let log = system.output("journalctl --no-pager --unit lbd --output cat")?;
+    ensure!(log.contains("lbd is running"), "{log}");
+    let complaint = log
+        .lines()
+        .find(|line| line.contains("WARN") || line.contains("ERROR"));
+    ensure!(complaint.is_none(), "{log}");
+    let examined = system.shell("lbctl --json doctor").output()?;
+    let examination = String::from_utf8_lossy(&examined.stdout);
+    ensure!(examination.contains("\"check\": \"bpffs\""), "{examined:?}");
+    ensure!(!examination.contains("\"severity\": \"error\""), "{examination}");
     Ok(())
 }
 

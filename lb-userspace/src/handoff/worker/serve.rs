@@ -30,7 +30,7 @@ pub async fn serve(orders: OwnedFd, file: &Path) -> io::Result<()> {
     let mut jobs = JoinSet::new();
     loop {
         let mut ready = orders.readable().await?;
-        let connection = match ready.try_io(|orders| protocol::take(orders)) {
+        let connection = match ready.try_io(protocol::take) {
             Ok(Ok(Some(connection))) => connection,
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
