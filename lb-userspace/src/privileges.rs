@@ -99,6 +99,9 @@ pub fn keep_the_daemons() -> Result<(), PrivilegeError> {
         return Err(PrivilegeError::Missing(missing));
     }
     keep(&DAEMON.map(|(capability, _)| capability))?;
+    for passed_on in [CapSet::Ambient, CapSet::Inheritable] {
+        caps::clear(None, passed_on).map_err(kept)?;
+    }
     prctl::set_no_new_privs().map_err(kept)
 }
 

@@ -45,6 +45,9 @@ fn found(lab: &Lab, arguments: &[&str]) -> Result<Vec<[String; 3]>> {
 
 fn well() -> Result<()> {
     let mut lab = site::up("lb-t-well")?;
+    // What the lab leaves out, since its neighbours are always known.
+    let mends = "echo 1 > /proc/sys/net/ipv4/conf/all/accept_local";
+    run(lab.command(Node::Lb, "sh")?.args(["-euc", mends]))?;
     let findings = found(&lab, &[])?;
     ensure!(findings.is_empty(), "with lbd running: {findings:#?}");
     ensure!(lab.stop_lbd()?, "lbd was not running");
@@ -56,14 +59,11 @@ fn well() -> Result<()> {
 
 fn finds_what_is_wrong() -> Result<()> {
     let lab = site::up("lb-t-unwell")?;
-    let interface = lab.lb_interfaces().first().context("no interface")?;
     let breaks = format!(
         "echo 0 > /proc/sys/net/ipv4/ip_forward
         echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter
         echo 0 > /proc/sys/net/ipv4/conf/all/accept_local
         echo 8 > /proc/sys/net/ipv4/conf/all/arp_ignore
-        ethtool -K {interface} rxvlan on
-        ip link add link {interface} name {interface}.7 type vlan id 7
         ip route add unreachable {web}/32",
         web = lab.address(Node::Web1)
     );
@@ -84,7 +84,6 @@ fn finds_what_is_wrong() -> Result<()> {
             "takes no packet from an address of this host",
         ),
         ("addresses", "warning", "nobody answers ARP for VIP"),
-        ("offloads", "warning", "takes their tags off"),
         ("neighbours", "warning", "no route to it"),
         (
             "driver",

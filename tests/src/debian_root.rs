@@ -4,11 +4,15 @@
 
 use std::env::consts::ARCH;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use xtask::{process, workspace};
 
 /// What the tests use inside, beyond the least that there can be.
@@ -117,7 +121,8 @@ impl System {
             fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
         }
         let console = File::create(scratch.0.join("console"))?;
-        let nspawn = Command::new("systemd-nspawn")
+        let mut nspawn = Command::new("systemd-nspawn");
+        nspawn
             .args([
                 "--boot",
                 "--quiet",
@@ -131,9 +136,13 @@ impl System {
             .arg(&root)
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
-            .stderr(console)
-            .spawn()
-            .context("cannot start systemd-nspawn")?;
+            .stderr(console);
+        // SAFETY: one system call, which allocates nothing.
+        unsafe {
+            // Whatever ends the harness shuts the container down.
+            nspawn.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
+        }
+        let nspawn = nspawn.spawn().context("cannot start systemd-nspawn")?;
         let mut system = Self {
             nspawn,
             init: 0,
@@ -199,8 +208,8 @@ impl System {
 impl Drop for System {
     fn drop(&mut self) {
         // For nspawn: shut down, and then end.
-        let id = nix::unistd::Pid::from_raw(i32::try_from(self.nspawn.id()).unwrap_or(i32::MAX));
-        let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM);
+        let id = Pid::from_raw(i32::try_from(self.nspawn.id()).unwrap_or(i32::MAX));
+        let _ = kill(id, Signal::SIGTERM);
         let ended = wait_for("the end of the container", || {
             ensure!(self.nspawn.try_wait()?.is_some(), "it runs");
             Ok(())
