@@ -159,7 +159,11 @@ impl System {
         let children = format!("/proc/{0}/task/{0}/children", self.nspawn.id());
         wait_for("the container's first process", || {
             ensure!(self.nspawn.try_wait()?.is_none(), "systemd-nspawn has ended");
-            self.init = fs::read_to_string(&children)?.trim().parse()?;
+            // Before it there is another child for a moment, which makes it.
+            let child = fs::read_to_string(&children)?.trim().to_owned();
+            let name = fs::read_to_string(format!("/proc/{child}/comm"))?;
+            ensure!(name.trim() == "systemd", "the child {child:?} is {name:?}");
+            self.init = child.parse()?;
             Ok(())
         })?;
         // It may be degraded: nothing that lbd needs.
