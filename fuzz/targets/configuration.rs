@@ -43,6 +43,10 @@ static CERTIFICATE: LazyLock<[String; 2]> = LazyLock::new(|| {
 struct FakeHost;
 
 impl Host for FakeHost {
+    fn group(&self, name: &str) -> std::io::Result<Option<u32>> {
+        Ok((name == "adm").then_some(4))
+    }
+
     fn interfaces(&self) -> io::Result<Vec<String>> {
         Ok(vec!["lo".to_owned(), "eth0".to_owned(), "eth1".to_owned()])
     }

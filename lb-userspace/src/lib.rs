@@ -14,6 +14,7 @@ pub mod failpoint;
 pub mod handoff;
 pub mod health;
 pub mod host_checks;
+pub mod manual;
 pub mod metrics;
 pub mod moment;
 pub mod neighbours;
@@ -23,8 +24,10 @@ pub mod observed_state;
 pub mod pending;
 pub mod persisted;
 pub mod plan;
+pub mod privileges;
 pub mod reconcile;
 pub mod scheduling;
+pub mod service_manager;
 mod task;
 #[cfg(test)]
 mod testing;

@@ -3,6 +3,7 @@
 mod apply;
 mod bad_input;
 mod balance;
+mod doctor;
 mod drain;
 mod failover;
 mod failover_wide;
@@ -16,6 +17,7 @@ mod next_hop;
 mod path_mtu;
 mod plan;
 mod policies;
+mod privileges;
 mod reload;
 mod restart;
 #[allow(dead_code, reason = "the lifecycle tests need the rest")]
@@ -43,8 +45,10 @@ fn main() -> ExitCode {
         flood::cases(),
         failover::cases(),
         failover_wide::cases(),
+        doctor::cases(),
         drain::cases(),
         handoff::cases(),
+        privileges::cases(),
         reload::cases(),
         plan::cases(),
         apply::cases(),

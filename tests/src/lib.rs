@@ -1,5 +1,6 @@
 //! What the test harnesses share. Each `[[test]]` of this crate is a program that `cargo xtask test` runs as root.
 
+pub mod debian_root;
 pub mod expected_skips;
 pub mod frame_generator;
 pub mod harness;
@@ -9,3 +10,4 @@ pub mod needs;
 pub mod parser_promises;
 pub mod programs;
 pub mod random_frames;
+pub mod rights;

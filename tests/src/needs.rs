@@ -6,6 +6,8 @@ use aya::{maps::MapType, sys::is_map_supported};
 use nix::sched::{CloneFlags, unshare};
 use xtask::{process, test_command};
 
+use crate::debian_root;
+
 /// Something without which a test cannot run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
@@ -17,6 +19,8 @@ pub enum Requirement {
     NetworkNamespaces,
     /// A program of this name, on the `PATH` or among the system's own.
     Program(&'static str),
+    /// A fresh Debian system can be had: made by debootstrap before, or now.
+    DebianRoot,
     /// `--full` was given: the test takes minutes.
     Full,
 }
@@ -51,6 +55,10 @@ pub fn needs(requirement: Requirement) -> Result<(), Skip> {
             (can_unshare(), "may not create network namespaces here".to_owned())
         }
         Requirement::Program(name) => (process::find(name).is_some(), format!("{name} is not installed")),
+        Requirement::DebianRoot => match debian_root::archive() {
+            Ok(_) => (true, String::new()),
+            Err(error) => (false, format!("{error:#}")),
+        },
         Requirement::Full => {
             let is_full = std::env::var_os(test_command::FULL).is_some();
             (is_full, "takes minutes; runs with --full".to_owned())

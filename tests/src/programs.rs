@@ -5,7 +5,7 @@ use std::{env, path::PathBuf};
 use anyhow::{Context, Result};
 use xtask::{
     lab::Binaries,
-    test_command::{LBCTL, LBD, OBJECTS, OTHER_LBD, XTASK},
+    test_command::{LBCTL, LBD, OBJECTS, OTHER_LBD, PACKAGE, XTASK},
 };
 
 /// The daemon.
@@ -32,6 +32,22 @@ pub fn lbctl() -> Result<PathBuf> {
     from_environment(LBCTL)
 }
 
+/// The Debian package.
+///
+/// # Errors
+/// When the harness was not started by `cargo xtask test`, or on a system that cannot build such packages.
+pub fn package() -> Result<PathBuf> {
+    from_environment(PACKAGE)
+}
+
+/// This project's own program, which has the lab's application server.
+///
+/// # Errors
+/// When the harness was not started by `cargo xtask test`.
+pub fn xtask() -> Result<PathBuf> {
+    from_environment(XTASK)
+}
+
 /// An object of the kernel crate, by the name of its binary there (`lb-ebpf` is the load balancer).
 ///
 /// # Errors
@@ -48,7 +64,7 @@ pub fn of_the_lab() -> Result<Binaries> {
     Ok(Binaries {
         lbd: lbd()?,
         lbctl: lbctl()?,
-        xtask: from_environment(XTASK)?,
+        xtask: xtask()?,
         veth_pass: object("veth_pass")?,
         decapsulate: object("decapsulate")?,
     })

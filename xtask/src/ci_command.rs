@@ -26,7 +26,7 @@ pub struct Args {
 /// # Errors
 /// With the first check that fails.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let toolchain = setup::ensure(Needs::Lab)?;
+    let toolchain = setup::ensure(Needs::Tests)?;
 
     if has_rustfmt() {
         step("formatting", process::cargo().args(["fmt", "--all", "--check"]))?;

@@ -21,6 +21,8 @@ pub mod lab_command;
 pub mod linker;
 pub mod live_view;
 pub mod network_args;
+pub mod package;
+pub mod package_command;
 pub mod packages;
 pub mod prepared;
 pub mod process;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    app, bench_command, build_command, ci_command, fuzz_command, kernels::guest, lab_command, relay,
-    run_command, setup, test_command, transfer_command,
+    app, bench_command, build_command, ci_command, fuzz_command, kernels::guest, lab_command,
+    package_command, relay, run_command, setup, test_command, transfer_command,
 };
 
 /// Build, run, measure and test the load balancer.
@@ -37,6 +37,7 @@ enum Command {
     Bench(bench_command::Args),
     Test(test_command::Args),
     Fuzz(fuzz_command::Args),
+    Package(package_command::Args),
     Ci(ci_command::Args),
     #[command(hide = true)]
     LabApp(app::Args),
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab_command::run(&args),
         Command::Bench(args) => bench_command::run(&args),
         Command::Test(args) => test_command::run(&args),
+        Command::Package(args) => package_command::run(&args),
         Command::Fuzz(args) => fuzz_command::run(&args),
         Command::Ci(args) => ci_command::run(&args),
         Command::LabApp(args) => app::run(args),

@@ -61,6 +61,12 @@ const KERNELS: [(Evidence, &str); 6] = [
     (Program("timeout"), "coreutils"),
 ];
 
+/// What the tests use beyond the lab: a Debian system of its own, in which the package is installed.
+const TESTS: [(Evidence, &str); 2] = [
+    (Program("debootstrap"), "debootstrap"),
+    (Program("systemd-nspawn"), "systemd-container"),
+];
+
 /// The packages of the lab that are not installed.
 pub fn missing_for_lab() -> Vec<String> {
     missing(&LAB)
@@ -69,6 +75,11 @@ pub fn missing_for_lab() -> Vec<String> {
 /// What only tests on other kernels use and is not installed.
 pub fn missing_for_kernels() -> Vec<String> {
     missing(&KERNELS)
+}
+
+/// What only tests use and is not installed.
+pub fn missing_for_tests() -> Vec<String> {
+    missing(&TESTS)
 }
 
 fn missing(packages: &[(Evidence, &str)]) -> Vec<String> {

@@ -30,6 +30,8 @@ pub enum Needs {
     Build,
     /// Those, and the lab's servers and tools.
     Lab,
+    /// Those, and what only tests use.
+    Tests,
 }
 
 /// The LLVM that Debian's compiler uses today: a guess, to save a second round of apt while there is no compiler that
@@ -111,10 +113,10 @@ struct Missing {
 
 impl Missing {
     fn survey(needs: Needs) -> Self {
-        let lab = if needs == Needs::Lab {
-            packages::missing_for_lab()
-        } else {
-            Vec::new()
+        let lab = match needs {
+            Needs::Build => Vec::new(),
+            Needs::Lab => packages::missing_for_lab(),
+            Needs::Tests => [packages::missing_for_lab(), packages::missing_for_tests()].concat(),
         };
         let llvm_package = |llvm| format!("llvm-{llvm}-dev");
         let (compiler, linker, reason) = match Toolchain::find() {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     ebpf::{self, EbpfArtifacts},
-    interrupt, kernels, process,
+    interrupt, kernels, package, process,
     setup::{self, Needs},
     sudo,
     tally::Tally,
@@ -24,7 +24,7 @@ use crate::{
 /// Run the tests; those that need root through sudo
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run only this suite: unit, kernel, packet, netns, lifecycle (may be given several times)
+    /// Run only this suite: unit, kernel, packet, netns, lifecycle, package (may be given several times)
     #[arg(long, value_name = "SUITE")]
     only: Vec<String>,
     /// Also run the tests that take minutes
@@ -61,6 +61,8 @@ impl Args {
 const UNIT: &str = "unit";
 /// The name of the suite that upgrades from one build to another.
 const LIFECYCLE: &str = "lifecycle";
+/// The name of the suite that needs a package.
+const PACKAGING: &str = "package";
 
 /// The packages of the unit suite.
 const UNIT_PACKAGES: [&str; 6] = [
@@ -84,6 +86,8 @@ pub const OTHER_LBD: &str = "LB_OTHER_LBD";
 pub const LBCTL: &str = "LB_LBCTL";
 /// For harnesses: the directory of the kernel crate's objects.
 pub const OBJECTS: &str = "LB_EBPF_DIRECTORY";
+/// For the harness of that name: the Debian package, where one can be built.
+pub const PACKAGE: &str = "LB_PACKAGE";
 /// For harnesses: this program, whose `lab-app` the lab starts.
 pub const XTASK: &str = "LB_XTASK";
 
@@ -95,7 +99,7 @@ const PASSED_ON: [&str; 5] = ["CI", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM"
 /// # Errors
 /// When the tests could not be run. Tests that fail are no error, but a failing exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    setup::ensure(Needs::Lab)?;
+    setup::ensure(Needs::Tests)?;
     let objects = ebpf::build(&ebpf::Options::default())?;
     if args.kernels {
         let options = kernels::Options {
@@ -115,7 +119,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.only.is_empty() || args.only.iter().any(|only| only != UNIT) {
         let harnesses = harnesses()?;
         check_names(&args.only, &harnesses)?;
-        let mut environment = harness_environment(args, &objects)?;
+        let mut environment = harness_environment(args, &objects, wanted(PACKAGING))?;
         if wanted(LIFECYCLE) {
             let other = userspace::build_with_other_layout()?;
             environment.push((OTHER_LBD.to_owned(), other.display().to_string()));
@@ -130,8 +134,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Builds the programs under test, and says where they are.
-fn harness_environment(args: &Args, objects: &EbpfArtifacts) -> Result<Vec<(String, String)>> {
+fn harness_environment(args: &Args, objects: &EbpfArtifacts, packed: bool) -> Result<Vec<(String, String)>> {
     let binaries = userspace::build(&ebpf::Options::default())?;
+    let package = match process::find("dpkg-deb") {
+        Some(_) if packed => Some((
+            PACKAGE.to_owned(),
+            package::build(&binaries)?.display().to_string(),
+        )),
+        _ => None,
+    };
     let xtask = env::current_exe()?;
     let paths = [
         (LBD, &binaries.lbd),
@@ -144,7 +155,12 @@ fn harness_environment(args: &Args, objects: &EbpfArtifacts) -> Result<Vec<(Stri
     let passed_on = PASSED_ON
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)));
-    Ok(paths.into_iter().chain(full).chain(passed_on).collect())
+    Ok(paths
+        .into_iter()
+        .chain(package)
+        .chain(full)
+        .chain(passed_on)
+        .collect())
 }
 
 fn run_suites(suites: Vec<(String, Command)>) -> Result<ExitCode> {

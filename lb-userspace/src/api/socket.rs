@@ -47,12 +47,21 @@ pub enum SocketError {
     },
 }
 
-/// Listens on a Unix socket at `path` (at most 107 bytes), mode 0660, in a directory that is made (0755) if need be.
-/// The socket of a daemon that died is replaced; a live daemon's is left alone. Must be called inside a tokio runtime.
+/// As [`claim`], for the caller's own group, and ready to be served. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// As [`claim`].
+pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    UnixListener::from_std(claim(path, None)?).map_err(failed(path, "wait for connections"))
+}
+
+/// Listens on a Unix socket at `path` (at most 107 bytes), mode 0660, for the user that this runs as and, if one is given
+/// (needs `CAP_CHOWN`), a group, in a directory that is made (0755) if need be. The socket of a daemon that died is
+/// replaced; a live daemon's is left alone.
 ///
 /// # Errors
 /// When a daemon answers on `path`, when something else is there, or when the operating system refuses.
-pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+pub fn claim(path: &Path, group: Option<u32>) -> Result<StdUnixListener, SocketError> {
     if let Some(directory) = path
         .parent()
         .filter(|directory| !directory.as_os_str().is_empty())
@@ -68,9 +77,11 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     let socket = new_socket().map_err(failed(path, "make a socket"))?;
     sys::bind(socket.as_raw_fd(), &address).map_err(failed(path, "bind the socket"))?;
     // Before `listen`, so that nobody gets in by the mode that the umask happened to leave.
+    std::os::unix::fs::chown(path, None, group)
+        .map_err(failed(path, "give the socket to daemon.socket_group"))?;
     fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(failed(path, "set the socket's mode"))?;
     sys::listen(&socket, Backlog::MAXCONN).map_err(failed(path, "listen on the socket"))?;
-    UnixListener::from_std(StdUnixListener::from(socket)).map_err(failed(path, "wait for connections"))
+    Ok(StdUnixListener::from(socket))
 }
 
 /// Takes `<path>.lock`, waiting for a daemon that is starting at the same moment. The file stays: removing it would let
@@ -133,6 +144,8 @@ fn failed<E: Into<io::Error>>(path: &Path, action: &'static str) -> impl FnOnce(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use tokio::net::UnixStream;
 
@@ -145,6 +158,19 @@ mod tests {
         let parent = fs::metadata(path.parent().unwrap()).unwrap();
         assert_eq!(parent.permissions().mode() & 0o7777, 0o755);
         UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[test]
+    fn is_given_to_a_group() {
+        if !nix::unistd::geteuid().is_root() {
+            return println!("skipped: only root may give files to any group");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lbd.sock");
+        let _listener = claim(&path, Some(4242)).unwrap();
+        let socket = fs::metadata(&path).unwrap();
+        assert_eq!((socket.uid(), socket.gid()), (0, 4242));
+        assert_eq!(socket.permissions().mode() & 0o7777, 0o660);
     }
 
     #[tokio::test]

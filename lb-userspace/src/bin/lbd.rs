@@ -6,28 +6,36 @@
     reason = "what happens before logging is set up goes to the terminal"
 )]
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use lb::api::Control as _;
-use lb::config::{self, Config, ThisHost};
+use lb::config::{self, Config, DEFAULT_FILE, Daemon, ThisHost};
 use lb::dataplane::Object;
 use lb::engine::{Engine, EngineHandle};
+use lb::handoff::SiteWorker;
+use lb::manual::Printed;
 use lb::moment::{Clock as _, HostClock};
+use lb::{privileges, service_manager};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Balances connections to virtual IPs among web servers, in the kernel, by XDP.
 #[derive(Debug, Parser)]
 #[command(
+    name = "lbd",
     version,
-    after_help = "Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW; --check needs none of them.\n\nExamples:\n  lbd --config /etc/lb/lb.toml\n  lbd --check --config new.toml   tells what is wrong with a file, changes nothing\n\n  lbd --cleanup                   ends what a stopped lbd has left running: program, connections, managed VIPs\n\nSignals: SIGHUP reloads the file; SIGTERM and SIGINT stop lbd. Connections, new ones included, go on without it, but nobody\nchecks the backends' health then; the next lbd goes on where this one was, also if it is of another version.\nlbctl manages a running lbd."
+    after_help = "Needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW, and keeps none but these; --check needs none of them. The scripts of a [site] are run by a process of their own (site-worker), which keeps what web servers need instead.\n\nExamples:\n  lbd --config /etc/lb/lb.toml\n  lbd --check --config new.toml   tells what is wrong with a file, changes nothing\n\n  lbd --cleanup                   ends what a stopped lbd has left running: program, connections, managed VIPs\n\nSignals: SIGHUP reloads the file; SIGTERM and SIGINT stop lbd. Connections, new ones included, go on without it, but nobody\nchecks the backends' health then; the next lbd goes on where this one was, also if it is of another version.\nlbctl manages a running lbd."
 )]
 struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "/etc/lb/lb.toml")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
     /// Check the configuration and exit: 0 if it is good, 1 if not.
     #[arg(long)]
@@ -50,6 +58,17 @@ struct Args {
     log: String,
 }
 
+/// What this program is run as by something else than a person.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Runs the hand-off's scripts; lbd starts it, with a socket for standard input
+    #[command(hide = true)]
+    SiteWorker,
+    /// Prints the manual page, or a completion script, for packages
+    #[command(hide = true)]
+    Print(Printed),
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
     /// For people.
@@ -70,6 +89,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.part {
+        Some(Part::SiteWorker) => return work_for_site(args),
+        Some(Part::Print(what)) => return Ok(what.print(Args::command(), std::io::stdout())?),
+        None => {}
+    }
     if args.cleanup {
         return clean_up(args);
     }
@@ -91,11 +115,66 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(taken_back) = taken_back {
         tracing::warn!("{taken_back}");
     }
+    // What needs more than lbd's own rights comes first, and before there are other threads.
+    let doors = Doors::open(&config.daemon)?;
+    let worker = SiteWorker::start(&again(args)).context("cannot start the site worker")?;
+    privileges::keep_the_daemons()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config, &object))
+    runtime.block_on(serve(config, &object, doors, worker))
+}
+
+/// The arguments by which another process of this program reads the same file and logs as this one.
+fn again(args: &Args) -> [String; 3] {
+    [
+        format!("--config={}", args.config.display()),
+        format!("--log={}", args.log),
+        format!("--log-format={}", args.log_format),
+    ]
+}
+
+fn work_for_site(args: &Args) -> anyhow::Result<()> {
+    set_up_logging(args)?;
+    let orders = std::io::stdin().as_fd().try_clone_to_owned()?;
+    privileges::keep_the_site_workers()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime
+        .block_on(lb::handoff::serve(orders, &args.config))
+        .context("site-worker is for lbd to start, with a socket for standard input")
+}
+
+/// Where requests come in.
+struct Doors {
+    api: std::os::unix::net::UnixListener,
+    metrics: Option<std::net::TcpListener>,
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Human => "human",
+            Self::Json => "json",
+        })
+    }
+}
+
+impl Doors {
+    fn open(daemon: &Daemon) -> anyhow::Result<Self> {
+        let listen = |address| {
+            let listener = std::net::TcpListener::bind(address)
+                .with_context(|| format!("daemon.metrics = \"{address}\": cannot listen there"))?;
+            listener.set_nonblocking(true)?;
+            anyhow::Ok(listener)
+        };
+        Ok(Self {
+            api: lb::api::socket::claim(&daemon.socket, daemon.socket_group)?,
+            metrics: daemon.metrics.map(listen).transpose()?,
+        })
+    }
 }
 
 fn clean_up(args: &Args) -> anyhow::Result<()> {
@@ -141,20 +220,14 @@ fn set_up_logging(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(config: Config, object: &Object) -> anyhow::Result<()> {
-    let socket = lb::api::socket::bind(&config.daemon.socket)?;
-    let metrics = match config.daemon.metrics {
-        Some(address) => Some(
-            tokio::net::TcpListener::bind(address)
-                .await
-                .with_context(|| format!("daemon.metrics = \"{address}\": cannot listen there"))?,
-        ),
-        None => None,
-    };
+async fn serve(config: Config, object: &Object, doors: Doors, worker: SiteWorker) -> anyhow::Result<()> {
+    let socket = UnixListener::from_std(doors.api)?;
+    let metrics = doors.metrics.map(TcpListener::from_std).transpose()?;
     let (stop, stopped) = watch::channel(false);
     // Before anything is set up: a signal during the start is obeyed after it, and nothing is left behind.
     let signals = Signals::catch().context("cannot catch signals")?;
     let (engine, inbox, handle) = Engine::start(config, object).await?;
+    let handle = handle.with_site_worker(worker);
     #[cfg(feature = "log")]
     let engine = {
         let mut engine = engine;
@@ -179,10 +252,15 @@ async fn serve(config: Config, object: &Object) -> anyhow::Result<()> {
             until(stopped.clone()),
         ))
     });
+    let watchdog = service_manager::watchdog(handle.clone()).map(tokio::spawn);
     let signals = tokio::spawn(signals.obey(handle, stop));
+    service_manager::ready();
     engine.run(inbox, until(stopped)).await;
 
     signals.abort();
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
     api.await?;
     if let Some(metrics) = metrics {
         metrics.await?;
@@ -222,6 +300,7 @@ impl Signals {
             }
         }
         tracing::info!("stopping");
+        service_manager::stopping();
         stop.send_replace(true);
     }
 }

@@ -109,6 +109,18 @@ pub(super) enum Command {
     /// Check configuration files
     #[command(subcommand, after_help = "Example:\n  lbctl config check /etc/lb/lb.toml")]
     Config(ConfigCommand),
+    /// Look for whatever on this host will keep traffic from flowing, or make it slow, and say what mends it
+    #[command(
+        after_help = "Looks at the kernel, bpffs, memory, the interfaces' drivers, MTUs, offloads and queues, forwarding, reverse path \
+                      filters, VIPs, ARP, neighbours, ports and the clock, for the configuration that lbd runs with or, if it does \
+                      not run, the file. As root it sees most. With errors or warnings the exit status is 7; notes may be as they \
+                      should be.\n\nExamples:\n  lbctl doctor\n  lbctl doctor --config new.toml"
+    )]
+    Doctor {
+        /// The configuration file; default: that of the running lbd, else /etc/lb/lb.toml
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Hand the TLS site to the web servers
     #[command(
         subcommand,
@@ -121,6 +133,12 @@ pub(super) enum Command {
     Completions {
         /// The shell
         shell: Shell,
+    },
+    /// Write the manual pages into a directory, for packages
+    #[command(hide = true)]
+    ManualPages {
+        /// The directory
+        directory: PathBuf,
     },
 }
 

@@ -1,6 +1,6 @@
 //! Arguments to calls, answers to pages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::args::{
 };
 use super::drain;
 use super::failure::Failure;
-use super::pages::{plan, site, status, tables};
+use super::pages::{self, plan, site, status, tables};
 use super::screen::Screen;
 use super::units::{clean, plural};
 use crate::api::client::Client;
@@ -20,6 +20,8 @@ use crate::api::types::{
     PlanRequest, SiteRender, Text,
 };
 use crate::config::{self, ThisHost};
+use crate::host_checks::{self, Severity};
+use crate::manual;
 
 /// Carries out what was typed.
 pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
@@ -53,12 +55,14 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
         Command::Rollback => screen.show(&lbd.rollback().await?, |answer| plan::rolled_back(screen, answer)),
         Command::Reload => screen.show(&lbd.reload().await?, |answer| plan::did(screen, &answer.plan)),
         Command::Config(ConfigCommand::Check { file }) => check(screen, &file),
+        Command::Doctor { config } => doctor(&lbd, screen, config).await,
         Command::Site(command) => site(&lbd, screen, command).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "lbctl", &mut script);
             screen.print(&String::from_utf8_lossy(&script))
         }
+        Command::ManualPages { directory } => Ok(manual::write_pages(Args::command(), &directory)?),
     }
 }
 
@@ -263,6 +267,29 @@ fn text(file: &Path) -> Result<Text, Failure> {
         name: file.display().to_string(),
         toml: config::text(file, &ThisHost)?,
     })
+}
+
+/// Examines this host; a daemon is only asked which file it has read.
+async fn doctor(lbd: &Client, screen: &Screen, file: Option<PathBuf>) -> Result<(), Failure> {
+    let running = lbd
+        .status()
+        .await
+        .ok()
+        .map(|status| PathBuf::from(status.config_file));
+    let is_running = running.is_some() && (file.is_none() || file == running);
+    let file = file.or(running).unwrap_or_else(|| config::DEFAULT_FILE.into());
+    let examination = host_checks::examine(&file, is_running).await;
+    screen.show(&examination, |examination| {
+        pages::doctor::page(screen, examination)
+    })?;
+    let wrong = examination
+        .findings()
+        .filter(|finding| finding.severity > Severity::Note)
+        .count() as u64;
+    if wrong > 0 {
+        return Err(Failure::Unwell(format!("{} to mend", plural(wrong, "finding"))));
+    }
+    Ok(())
 }
 
 fn lines(lines: &[String]) -> String {

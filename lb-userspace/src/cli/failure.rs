@@ -17,6 +17,7 @@ Exit status:
   4  there is nothing of that name
   5  the configuration is refused; what is running was left as it is (reload, plan, apply, config check)
   6  gave up waiting (backend drain --wait)
+  7  something on this host is to be mended (doctor)
 
 Examples:
   lbctl status
@@ -41,6 +42,9 @@ pub(super) enum Failure {
     /// What was waited for did not happen in time.
     #[error("{0}")]
     GaveUp(String),
+    /// `doctor` found something.
+    #[error("{0}")]
+    Unwell(String),
     /// This process failed, most likely at printing.
     #[error("cannot write the output: {0}")]
     Io(#[from] io::Error),
@@ -65,6 +69,7 @@ impl Failure {
             })
             | Self::Configuration(_) => 5,
             Self::GaveUp(_) => 6,
+            Self::Unwell(_) => 7,
             Self::Daemon(_) | Self::Failed(_) | Self::Io(_) => 1,
         }
     }

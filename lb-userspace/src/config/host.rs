@@ -23,6 +23,12 @@ pub trait Host {
     /// The kernel would not list them.
     fn addresses(&self) -> io::Result<Vec<(IpAddr, u32)>>;
 
+    /// The number of the group of this name, if there is one.
+    ///
+    /// # Errors
+    /// The system's list of groups cannot be read.
+    fn group(&self, name: &str) -> io::Result<Option<u32>>;
+
     /// The whole of a file.
     ///
     /// # Errors
@@ -60,6 +66,13 @@ impl Host for ThisHost {
         Ok(addresses.collect())
     }
 
+    fn group(&self, name: &str) -> io::Result<Option<u32>> {
+        if name.contains('\0') {
+            return Ok(None);
+        }
+        Ok(nix::unistd::Group::from_name(name)?.map(|group| group.gid.as_raw()))
+    }
+
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(file)?
@@ -92,6 +105,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    #[test]
+    fn this_host_has_the_group_of_root_and_none_of_a_made_up_name() {
+        assert_eq!(ThisHost.group("root").unwrap(), Some(0));
+        assert_eq!(ThisHost.group("no such group").unwrap(), None);
+        assert_eq!(ThisHost.group("ro\0ot").unwrap(), None);
+    }
 
     #[test]
     fn this_host_has_its_loopback_address() {

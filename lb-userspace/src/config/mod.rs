@@ -30,6 +30,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Where the configuration is, unless the command line says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/lb/lb.toml";
+
 /// Reads a configuration file.
 ///
 /// # Errors
@@ -117,6 +120,8 @@ pub struct Daemon {
     pub selection_seed: u64,
     /// The control API's Unix socket.
     pub socket: PathBuf,
+    /// The number of the group that may use the socket as well; `None`: the group of the user that `lbd` runs as.
+    pub socket_group: Option<u32>,
     /// Where overrides are kept over a restart.
     pub state_directory: PathBuf,
     /// Where the program and its tables outlive the daemon: a directory of its own in a bpf filesystem.
@@ -403,6 +408,7 @@ pub(crate) fn test_config() -> Config {
             selection_seed: 0,
             socket: PathBuf::from("/run/lb/lbd.sock"),
             pin_directory: "/sys/fs/bpf/lb".into(),
+            socket_group: None,
             state_directory: PathBuf::from("/var/lib/lb"),
             metrics: None,
         },

@@ -40,6 +40,7 @@ pub(super) struct Daemon {
     pub(super) full_nat_ports: Given<i64>,
     pub(super) selection_seed: Given<i64>,
     pub(super) socket: Given<String>,
+    pub(super) socket_group: Given<String>,
     pub(super) state_directory: Given<String>,
     pub(super) pin_directory: Given<String>,
     pub(super) metrics: Given<String>,

@@ -5,10 +5,6 @@ use std::os::fd::AsRawFd as _;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// Of ETHTOOL_GFLAGS (linux/ethtool.h).
-const ETHTOOL_GFLAGS: u32 = 0x25;
-const ETH_FLAG_RXVLAN: u32 = 1 << 8;
-
 /// The MTU of an interface, in bytes.
 ///
 /// # Errors
@@ -23,33 +19,40 @@ pub fn mtu(interface: &str) -> io::Result<u32> {
     u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Whether an interface takes VLAN tags off before the program sees a frame (`ethtool -k`: rx-vlan-offload).
+/// Of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkFlags {
+    /// Somebody has switched it on.
+    pub up: bool,
+    /// It has a carrier.
+    pub running: bool,
+    /// It answers ARP.
+    pub arp: bool,
+}
+
+/// The flags of an interface.
 ///
 /// # Errors
-/// There is none of this name, or it does not tell.
-pub fn strips_vlan_tags(interface: &str) -> io::Result<bool> {
-    /// `struct ethtool_value`.
-    #[repr(C)]
-    struct Value {
-        command: u32,
-        data: u32,
-    }
-    let mut value = Value {
-        command: ETHTOOL_GFLAGS,
-        data: 0,
-    };
+/// There is none of this name.
+pub fn link_flags(interface: &str) -> io::Result<LinkFlags> {
     let mut request = Request::of(interface)?;
-    request.0.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: SIOCETHTOOL reads the name; ETHTOOL_GFLAGS reads the command and writes the data of a value that outlives it.
-    unsafe { request.send(libc::SIOCETHTOOL)? };
-    Ok(value.data & ETH_FLAG_RXVLAN != 0)
+    // SAFETY: SIOCGIFFLAGS reads the name and writes the flags, both within the request (netdevice(7)).
+    let flags = unsafe {
+        request.send(libc::SIOCGIFFLAGS)?;
+        libc::c_int::from(request.0.ifr_ifru.ifru_flags)
+    };
+    Ok(LinkFlags {
+        up: flags & libc::IFF_UP != 0,
+        running: flags & libc::IFF_RUNNING != 0,
+        arp: flags & libc::IFF_NOARP == 0,
+    })
 }
 
 /// A request about an interface.
-struct Request(libc::ifreq);
+pub(super) struct Request(pub(super) libc::ifreq);
 
 impl Request {
-    fn of(interface: &str) -> io::Result<Self> {
+    pub(super) fn of(interface: &str) -> io::Result<Self> {
         // SAFETY: integers and arrays of them; all zeros are valid.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         // One is for the zero at the end.
@@ -64,7 +67,7 @@ impl Request {
 
     /// # Safety
     /// The command must touch nothing but the request and what its pointers lead to.
-    unsafe fn send(&mut self, command: libc::Ioctl) -> io::Result<()> {
+    pub(super) unsafe fn send(&mut self, command: libc::Ioctl) -> io::Result<()> {
         let any = socket(
             AddressFamily::Inet,
             SockType::Datagram,
@@ -85,21 +88,14 @@ mod tests {
     use crate::testing::{in_namespace, sh};
 
     #[test]
-    fn tags_are_taken_off_where_ethtool_says_so() {
-        if std::process::Command::new("ethtool")
-            .arg("--version")
-            .output()
-            .is_err()
-        {
-            return println!("skipped: there is no ethtool");
-        }
+    fn flags_are_those_of_the_link() {
         in_namespace(async |_| {
-            sh("ip link add h0 type veth peer name h1");
-            for (word, is) in [("off", false), ("on", true)] {
-                sh(&format!("ethtool -K h0 rxvlan {word}"));
-                assert_eq!(strips_vlan_tags("h0").unwrap(), is);
-            }
-            assert!(strips_vlan_tags("h7").is_err());
+            sh("ip link add h0 type veth peer name h1; ip link set h1 up; ip link set h1 arp off");
+            let (h0, h1) = (link_flags("h0").unwrap(), link_flags("h1").unwrap());
+            assert_eq!((h0.up, h0.arp), (false, true));
+            assert_eq!((h1.up, h1.running, h1.arp), (true, false, false));
+            sh("ip link set h0 up");
+            assert!(link_flags("h1").unwrap().running);
         });
     }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::Stage;
-use lb_common::connection_table::buckets_for;
+use lb_common::abi::{PortEntry, Stage};
+use lb_common::connection_table::{Bucket, buckets_for};
 use lb_common::hash::Seed;
 
 use super::memory::MappedArray;
@@ -71,6 +71,17 @@ impl Lengths {
             ("WIDE_CONNECTIONS", self.wide),
             ("PORTS", self.ports),
         ]
+    }
+}
+
+impl LoadOptions {
+    /// Bytes of memory that tables of these sizes take, all of them from the start.
+    #[must_use]
+    pub fn table_bytes(&self) -> u64 {
+        let table = |connections, bucket| u64::from(buckets_for(connections)) * bucket as u64;
+        table(self.max_connections, size_of::<Bucket<u64, 1>>())
+            + table(self.max_wide_connections, size_of::<Bucket<u64, 3>>())
+            + u64::from(self.full_nat_ports.max(1)) * size_of::<PortEntry<u64>>() as u64
     }
 }
 

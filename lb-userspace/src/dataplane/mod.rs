@@ -8,6 +8,7 @@ mod bring_over;
 mod clock;
 mod connections;
 mod counters;
+mod ethtool;
 mod interface;
 mod layout;
 mod load;
@@ -18,12 +19,14 @@ mod object;
 mod pins;
 mod snapshot;
 mod takeover;
+mod xdp_features;
 
 pub use attach::Attachment;
 pub use clock::Clock;
 pub use connections::{Connection, ConnectionTable};
 pub use counters::Counters;
-pub use interface::{mtu, strips_vlan_tags};
+pub use ethtool::{ReceiveQueues, driver, merges_packets, queues_in_use, receive_queues, strips_vlan_tags};
+pub use interface::{LinkFlags, link_flags, mtu};
 pub use load::{LoadOptions, PROGRAM};
 pub use loader::Dataplane;
 pub use notes::TooLong;
@@ -31,6 +34,7 @@ pub use object::{Object, ObjectError};
 pub use pins::{PinError, Pins};
 pub use snapshot::{BackendEntry, Forwarding, PortLease, ServiceEntry, Snapshot, SnapshotError};
 pub use takeover::pinned_notes;
+pub use xdp_features::{XdpFeatures, xdp_features};
 
 /// Why the data path could not be set up, changed or read.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,12 @@ pub enum DataplaneError {
     /// A snapshot cannot be built.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+}
+
+/// Whether this kernel takes XDP programs; `None`: it does not tell us.
+#[must_use]
+pub fn supports_xdp() -> Option<bool> {
+    aya::sys::is_program_supported(aya::programs::ProgramType::Xdp).ok()
 }
 
 fn privileges_hint() -> &'static str {

@@ -118,6 +118,7 @@ fn fixed_key(old: &Config, new: &Config) -> Option<&'static str> {
         ("full_nat_ports", old.full_nat_ports != new.full_nat_ports),
         ("selection_seed", old.selection_seed != new.selection_seed),
         ("socket", old.socket != new.socket),
+        ("socket_group", old.socket_group != new.socket_group),
         ("pin_directory", old.pin_directory != new.pin_directory),
         ("state_directory", old.state_directory != new.state_directory),
         ("metrics", old.metrics != new.metrics),

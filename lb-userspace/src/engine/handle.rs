@@ -12,7 +12,7 @@ use crate::api::types::{
 };
 use crate::api::{Control, Refusal};
 use crate::config::Site;
-use crate::handoff::{self, DrainOutcome, Drainer};
+use crate::handoff::{self, DrainOutcome, Drainer, Hands, SiteWorker};
 use crate::plan::Plan;
 
 /// Asks the engine; cheap to clone.
@@ -21,6 +21,7 @@ pub struct EngineHandle {
     requests: mpsc::Sender<Request>,
     /// Held by the hand-off that is going on.
     handing_off: Arc<Mutex<()>>,
+    hands: Hands,
 }
 
 impl EngineHandle {
@@ -28,7 +29,20 @@ impl EngineHandle {
         Self {
             requests,
             handing_off: Arc::default(),
+            hands: Hands::default(),
         }
+    }
+
+    /// Has hand-offs' scripts run by that process instead of this one.
+    #[must_use]
+    pub fn with_site_worker(mut self, worker: SiteWorker) -> Self {
+        self.hands = Hands::Worker(Arc::new(worker));
+        self
+    }
+
+    /// Whether the engine answers; it may take as long as what it does just now.
+    pub async fn is_alive(&self) -> bool {
+        self.look(|_| Ok(())).await.is_ok()
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
@@ -118,7 +132,7 @@ impl Control for EngineHandle {
         let busy = || Refusal::Conflict("a hand-off is going on already; wait for it to end".to_owned());
         let _alone = self.handing_off.try_lock().map_err(|_| busy())?;
         let site = self.site().await?;
-        Ok(handoff::apply(&site, self).await)
+        Ok(handoff::apply(&site, self, &self.hands).await)
     }
 
     async fn site_status(&self) -> Result<SiteStatus, Refusal> {

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 
-use super::HandoffError;
 use super::bundle::Release;
 use super::certificate::Material;
 use super::drain::{Drain, Drainer};
 use super::scripts::{Step, script};
 use super::transport;
 use super::verify::Serving;
+use super::{HandoffError, Hands};
 use crate::api::types::{AppliedServer, SiteApplied, SiteStep};
 use crate::config::{Site, SiteServer};
 
@@ -37,9 +37,9 @@ impl Default for Limits {
 }
 
 /// [`super::apply`] with limits of its own.
-pub(super) async fn apply(site: &Site, drainer: &impl Drainer, limits: Limits) -> SiteApplied {
+pub(super) async fn apply(site: &Site, drainer: &impl Drainer, hands: &Hands, limits: Limits) -> SiteApplied {
     let mut reports: Vec<Report> = site.servers.iter().map(Report::new).collect();
-    match prepare(site, limits) {
+    match prepare(site, hands, limits) {
         Ok(jobs) => {
             if stage_everywhere(&jobs, &mut reports).await {
                 switch_one_by_one(&jobs, drainer, &mut reports).await;
@@ -59,7 +59,7 @@ pub(super) async fn apply(site: &Site, drainer: &impl Drainer, limits: Limits) -
 }
 
 /// Reads the certificate and the key once, for all servers, and renders each server's release.
-fn prepare(site: &Site, limits: Limits) -> Result<Vec<Job<'_>>, HandoffError> {
+fn prepare<'a>(site: &'a Site, hands: &'a Hands, limits: Limits) -> Result<Vec<Job<'a>>, HandoffError> {
     let material = Material::read(site)?;
     let job = |server| {
         let release = Release::new(site, server, &material)?;
@@ -67,6 +67,7 @@ fn prepare(site: &Site, limits: Limits) -> Result<Vec<Job<'_>>, HandoffError> {
             site,
             server,
             release,
+            hands,
             fingerprint: material.fingerprint.clone(),
             limits,
         })
@@ -146,6 +147,7 @@ struct Job<'a> {
     site: &'a Site,
     server: &'a SiteServer,
     release: Release,
+    hands: &'a Hands,
     fingerprint: String,
     limits: Limits,
 }
@@ -157,13 +159,19 @@ impl Job<'_> {
 
     /// Runs a step's script on the server.
     async fn run(&self, step: Step) -> Result<String, String> {
-        let script = script(step, self.server, &self.release.id);
-        let input = if step == Step::Stage {
-            &self.release.tar[..]
-        } else {
-            &[]
-        };
-        transport::run(&self.server.via, &script, input, self.limits.step).await?;
+        let (server, release, limit) = (self.server, &self.release, self.limits.step);
+        match self.hands {
+            Hands::Worker(worker) => worker.run(step, server, release, limit).await?,
+            Hands::Own => {
+                let script = script(step, server, &release.id);
+                let input = if step == Step::Stage {
+                    &release.tar[..]
+                } else {
+                    &[]
+                };
+                transport::run(&server.via, &script, input, limit).await?;
+            }
+        }
         Ok(format!("release {}", self.release.id))
     }
 

@@ -4,7 +4,8 @@
 //! them, and only then switches them one by one: drain, swap, reload, verify over a real TLS handshake, undrain. A server
 //! that fails is put back as it was and ends the hand-off; servers that were done before it keep the new release.
 //!
-//! What a web server needs is told in `scripts.rs`; what its configuration says and why, in `render.rs`.
+//! What a web server needs is told in `scripts.rs`; what its configuration says and why, in `render.rs`; who runs the scripts,
+//! in `worker`.
 //!
 //! If `apply` is dropped half-way (the daemon stops), the script that runs is killed and a drain is taken back
 //! ([`Drainer::undrain_later`]). Each step leaves the web server whole: a release appears at once, links change at once,
@@ -23,8 +24,10 @@ mod scripts;
 mod tests;
 mod transport;
 mod verify;
+mod worker;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
@@ -32,6 +35,17 @@ use crate::api::types::{RenderedServer, SiteApplied, SiteRender, SiteServerStatu
 use crate::config::{Site, SiteServer};
 
 pub use drain::{DrainOutcome, Drainer};
+pub use worker::{SiteWorker, serve};
+
+/// Who runs the scripts.
+#[derive(Debug, Clone, Default)]
+pub enum Hands {
+    /// This process.
+    #[default]
+    Own,
+    /// The process that has the rights for it.
+    Worker(Arc<SiteWorker>),
+}
 
 /// Why there is nothing to hand over; no web server was touched.
 #[derive(Debug, thiserror::Error)]
@@ -98,8 +112,8 @@ pub fn render(site: &Site) -> Result<SiteRender, HandoffError> {
 
 /// Hands the site to the web servers, one by one. The caller sees to it that only one runs at a time. A script may take
 /// 30 s, the verification 10 s, and a drain `site.drain_timeout`, for each server.
-pub async fn apply(site: &Site, drainer: &impl Drainer) -> SiteApplied {
-    apply::apply(site, drainer, apply::Limits::default()).await
+pub async fn apply(site: &Site, drainer: &impl Drainer, hands: &Hands) -> SiteApplied {
+    apply::apply(site, drainer, hands, apply::Limits::default()).await
 }
 
 /// What each web server serves now, and whether that is the certificate on disk.

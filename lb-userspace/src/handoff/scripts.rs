@@ -20,10 +20,13 @@
 //! `via` is `ssh`. `test` tests the release alone (`nginx -t -c`, where a later `-c` wins over one in `LB_NGINX`, as nginx
 //! reads it); `reload` tests the whole running configuration before it signals.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::SiteServer;
 
 /// A step that runs on the web server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Step {
     /// Unpack the bundle beside the running configuration.
     Stage,

@@ -86,7 +86,7 @@ fn read(path: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-fn sysctl<T: std::str::FromStr>(path: &str) -> Option<T> {
+pub(super) fn sysctl<T: std::str::FromStr>(path: &str) -> Option<T> {
     read(path)?.parse().ok()
 }
 

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::host::Host;
+use super::{Check, Finding};
 use crate::config::{Config, Mode, Service};
 
-pub(super) fn own_addresses(config: &Config, host: &Host) -> Vec<String> {
+pub(super) fn own_addresses(config: &Config, host: &Host) -> Vec<Finding> {
     let missing = config.services.iter().filter_map(|service| {
         let source = service.source_address?;
         // Answers come to the address of full-nat; nothing but ICMP errors comes to that of a tunnel.
@@ -21,11 +22,15 @@ pub(super) fn own_addresses(config: &Config, host: &Host) -> Vec<String> {
     });
     missing
         .map(|(source, expects, service)| {
-            format!(
-                "service {}: source_address {source} is on no interface of this host, so that nobody answers for it and \
-                 {expects} not arrive, unless a router sends them here; fix: `ip address add {source}/{} dev …`, or correct it",
-                service.name,
-                if source.is_ipv4() { 32 } else { 128 }
+            let prefix = if source.is_ipv4() { 32 } else { 128 };
+            Finding::warning(
+                Check::Addresses,
+                format!(
+                    "service {}: source_address {source} is on no interface of this host, so that nobody answers for it \
+                     and {expects} not arrive, unless a router sends them here",
+                    service.name
+                ),
+                format!("`ip address add {source}/{prefix} dev …`, or correct it"),
             )
         })
         .collect()
@@ -33,7 +38,7 @@ pub(super) fn own_addresses(config: &Config, host: &Host) -> Vec<String> {
 
 /// What the host itself asks of a server, a probe for instance, must not come from a port that may be a client's
 /// connection's.
-pub(super) fn reserved_ports(config: &Config, host: &Host) -> Vec<String> {
+pub(super) fn reserved_ports(config: &Config, host: &Host) -> Vec<Finding> {
     let (Some(local), Some(reserved)) = (&host.local_ports, &host.reserved_ports) else {
         return Vec::new();
     };
@@ -59,12 +64,16 @@ pub(super) fn reserved_ports(config: &Config, host: &Host) -> Vec<String> {
     // Setting the list replaces it.
     let kept = (!reserved.is_empty()).then(|| reserved.clone());
     let list = kept.into_iter().chain(ranges).collect::<Vec<_>>().join(",");
-    vec![format!(
-        "service {}: this host may take ports {ports} for connections of its own (net.ipv4.ip_local_port_range is {}-{}), \
-         which could then meet those of clients at a server; fix: `sysctl -w net.ipv4.ip_local_reserved_ports={list}`",
-        names.into_iter().collect::<Vec<_>>().join(", "),
-        local.start(),
-        local.end()
+    vec![Finding::warning(
+        Check::Ports,
+        format!(
+            "service {}: this host may take ports {ports} for connections of its own (net.ipv4.ip_local_port_range is \
+             {}-{}), which could then meet those of clients at a server",
+            names.into_iter().collect::<Vec<_>>().join(", "),
+            local.start(),
+            local.end()
+        ),
+        format!("`sysctl -w net.ipv4.ip_local_reserved_ports={list}`"),
     )]
 }
 

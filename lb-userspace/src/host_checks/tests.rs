@@ -91,7 +91,10 @@ fn all_is_well() -> Facts {
 fn says(change: impl FnOnce(&mut Facts), expected: &[&[&str]]) {
     let mut facts = all_is_well();
     change(&mut facts);
-    let warnings = judge(&facts.config, &facts.resolutions, &facts.host);
+    let warnings: Vec<_> = judge(&facts.config, &facts.resolutions, &facts.host)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
     for (warning, words) in warnings.iter().zip(expected) {
         for word in *words {

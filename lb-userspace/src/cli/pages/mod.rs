@@ -1,5 +1,6 @@
 //! Answers as pages for people.
 
+pub(super) mod doctor;
 pub(super) mod plan;
 pub(super) mod site;
 pub(super) mod status;

@@ -1,6 +1,6 @@
 //! `[daemon]`.
 
-use super::{Case, check};
+use super::{Case, check, good};
 
 #[test]
 fn refused() {
@@ -121,6 +121,25 @@ state_directory = """#,
             ],
         },
         Case {
+            purpose: "group that does not exist",
+            edits: &[("# daemon", r#"socket_group = "operators""#)],
+            told: &[
+                r#"lb.toml:3: daemon socket_group = "operators": there is no such group; make it (`groupadd --system operators`), or name another one, or its number"#,
+            ],
+        },
+        Case {
+            purpose: "group without a name",
+            edits: &[("# daemon", r#"socket_group = """#)],
+            told: &[
+                r#"lb.toml:3: daemon socket_group = "": there is no such group; make it (`groupadd --system NAME`), or name another one, or its number"#,
+            ],
+        },
+        Case {
+            purpose: "the number that is no group",
+            edits: &[("# daemon", r#"socket_group = "4294967295""#)],
+            told: &[r#"lb.toml:3: daemon socket_group = "4294967295": a group's number is 0 to 4294967294"#],
+        },
+        Case {
             purpose: "everything wrong is told at once, in the order of the file",
             edits: &[
                 (r#"interfaces = ["eth0", "eth1"]"#, r#"interfaces = ["wan"]"#),
@@ -143,4 +162,16 @@ max_connections = 1"#,
             ],
         },
     ]);
+}
+
+#[test]
+fn a_group_goes_by_name_or_by_number() {
+    let group = |typed: &str| {
+        let line = format!("socket_group = {typed:?}");
+        good(&[("# daemon", &line)]).daemon.socket_group
+    };
+    assert_eq!(group("adm"), Some(4));
+    assert_eq!(group("1001"), Some(1001));
+    assert_eq!(group("0"), Some(0));
+    assert_eq!(good(&[]).daemon.socket_group, None);
 }

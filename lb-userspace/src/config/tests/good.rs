@@ -30,6 +30,7 @@ fn defaults_are_as_documented() {
             full_nat_ports: 0,
             selection_seed: 0,
             socket: "/run/lb/lbd.sock".into(),
+            socket_group: None,
             state_directory: "/var/lib/lb".into(),
             pin_directory: "/sys/fs/bpf/lb".into(),
             metrics: None,

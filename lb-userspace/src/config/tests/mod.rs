@@ -89,6 +89,10 @@ impl Host for FakeHost {
         Ok(self.addresses.clone())
     }
 
+    fn group(&self, name: &str) -> io::Result<Option<u32>> {
+        Ok((name == "adm").then_some(4))
+    }
+
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
         self.files
             .get(file)

@@ -9,7 +9,7 @@ fn refused() {
             purpose: "unknown key, with the nearest",
             edits: &[("# daemon", r#"mettrics = "x""#)],
             told: &[
-                r#"lb.toml:3: daemon mettrics = "x": unknown key; allowed here: interfaces, xdp_mode, max_connections, max_wide_connections, full_nat_ports, selection_seed, socket, state_directory, pin_directory, metrics; did you mean "metrics"?"#,
+                r#"lb.toml:3: daemon mettrics = "x": unknown key; allowed here: interfaces, xdp_mode, max_connections, max_wide_connections, full_nat_ports, selection_seed, socket, socket_group, state_directory, pin_directory, metrics; did you mean "metrics"?"#,
             ],
         },
         Case {

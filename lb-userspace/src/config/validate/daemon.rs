@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use toml::Spanned;
 
+use crate::config::host::plain;
 use crate::config::section::{Check, Section};
 use crate::config::written::{self, Table};
 use crate::config::{Daemon, XdpMode, limits, rules};
@@ -34,6 +35,7 @@ pub(super) fn daemon(
     let interfaces = section.list("interfaces", &given.interfaces, "interface", exists);
     let metrics = section.text("metrics", &given.metrics, rules::endpoint);
     let socket = socket(section, given);
+    let socket_group = group(section, given);
     let state_directory = section.path("state_directory", &given.state_directory);
     let pin_directory = section.path("pin_directory", &given.pin_directory);
     let mut entries = |key: &str, given| section.number::<u32>(key, given, limits::MAX_CONNECTIONS, key);
@@ -48,6 +50,7 @@ pub(super) fn daemon(
         full_nat_ports: full_nat_ports.unwrap_or(if full_nat { DEFAULT_FULL_NAT_PORTS } else { 0 }),
         selection_seed: seed.unwrap_or(0),
         socket: socket.unwrap_or_else(|| "/run/lb/lbd.sock".into()),
+        socket_group,
         state_directory: state_directory.unwrap_or_else(|| "/var/lib/lb".into()),
         pin_directory: pin_directory.unwrap_or_else(|| Daemon::PIN_DIRECTORY.into()),
         metrics,
@@ -65,4 +68,26 @@ fn socket(section: &mut Section<'_, '_>, given: &written::Daemon) -> Option<std:
         section.wrong("socket", typed.span(), "name the socket itself, not a directory");
     }
     Some(path)
+}
+
+/// A group by its name or its number.
+fn group(section: &mut Section<'_, '_>, given: &written::Daemon) -> Option<u32> {
+    let typed = given.socket_group.as_ref()?;
+    let name = typed.get_ref();
+    let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    let told = match section.check.host.group(name) {
+        Ok(Some(group)) => Ok(group),
+        // The last number is none: it tells chown(2) to change nothing.
+        Ok(None) if is_number => match name.parse() {
+            Ok(group) if group != u32::MAX => Ok(group),
+            _ => Err("a group's number is 0 to 4294967294".to_owned()),
+        },
+        Ok(None) => Err(format!(
+            "there is no such group; make it (`groupadd --system {}`), or name another one, or its number",
+            if name.is_empty() { "NAME" } else { name }
+        )),
+        Err(error) => Err(format!("cannot look this group up: {}", plain(&error))),
+    };
+    told.map_err(|what| section.wrong("socket_group", typed.span(), what))
+        .ok()
 }

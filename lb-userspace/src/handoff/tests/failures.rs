@@ -7,7 +7,7 @@ use super::rig::{Files, NAME, Notes, Web, application, detail, free_port, hand_o
 use crate::config::Site;
 use crate::handoff::apply::{Limits, apply};
 use crate::handoff::certificate::wanted;
-use crate::handoff::{render, verify};
+use crate::handoff::{Hands, render, verify};
 
 /// A server that serves a first release, and a second one that waits to be handed over.
 struct Served {
@@ -185,7 +185,7 @@ async fn a_hanging_script_is_killed_and_the_server_restored() {
         step: Duration::from_secs(2),
         verify: Duration::from_secs(2),
     };
-    let applied = apply(&served.site, &Notes::new(), limits).await;
+    let applied = apply(&served.site, &Notes::new(), &Hands::Own, limits).await;
     assert!(begun.elapsed() < Duration::from_secs(20));
     assert_eq!(
         steps(&applied.servers[0]),
@@ -276,7 +276,7 @@ async fn a_reload_that_fails_later_is_found_out_though_the_certificate_is_the_sa
         step: Duration::from_secs(10),
         verify: Duration::from_secs(4),
     };
-    let applied = apply(&site, &Notes::new(), limits).await;
+    let applied = apply(&site, &Notes::new(), &Hands::Own, limits).await;
     assert_eq!(
         steps(&applied.servers[0]),
         "stage test drain swap reload verify! restore undrain"

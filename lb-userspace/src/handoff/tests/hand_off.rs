@@ -210,9 +210,10 @@ async fn connections_that_do_not_end_are_left_to_nginx() {
 async fn the_public_function_can_be_spawned() {
     let (files, web, notes) = (Files::new(), Web::new("web1", free_port()), Notes::new());
     let site = site(&files, &[&web], application().await);
-    let applied = tokio::spawn(async move { crate::handoff::apply(&site, &notes).await })
-        .await
-        .unwrap();
+    let applied =
+        tokio::spawn(async move { crate::handoff::apply(&site, &notes, &crate::handoff::Hands::Own).await })
+            .await
+            .unwrap();
     all_well(&applied);
 }
 

@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::api::types::{AppliedServer, SiteApplied};
 use crate::config::{Site, SiteScripts, SiteServer, TlsVersion};
+use crate::handoff::Hands;
 use crate::handoff::apply::{Limits, apply};
 use crate::handoff::drain::{DrainOutcome, Drainer};
 use crate::handoff::verify;
@@ -229,7 +230,7 @@ pub(super) async fn hand_over(site: &Site, drainer: &impl Drainer) -> SiteApplie
         step: Duration::from_secs(10),
         verify: Duration::from_secs(2),
     };
-    apply(site, drainer, limits).await
+    apply(site, drainer, &Hands::Own, limits).await
 }
 
 /// The steps, failed ones with a `!`.

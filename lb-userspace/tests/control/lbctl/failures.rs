@@ -112,6 +112,7 @@ async fn usage() {
         "confirm",
         "rollback",
         "config check",
+        "doctor",
         "site render",
         "site apply",
         "site status",

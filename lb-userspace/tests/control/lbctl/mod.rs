@@ -1,5 +1,6 @@
 //! Every command as a real process: what it prints, where, and how it ends.
 
+mod doctor;
 mod failures;
 mod terminal;
 
