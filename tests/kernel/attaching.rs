@@ -15,39 +15,40 @@ use nix::sched::{CloneFlags, unshare};
 use crate::verifier::{SMALLEST, object};
 
 pub fn cases() -> Vec<Case> {
-    [(XdpMode::Native, "native"), (XdpMode::Generic, "generic")]
-        .into_iter()
-        .map(|(mode, name)| {
-            Case::new(format!("attaching::sees_packets_by_{name}_xdp"), move || {
-                std::thread::spawn(move || sees_packets(mode))
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .needs(NetworkNamespaces)
-        })
-        .collect()
+    let in_thread = || {
+        std::thread::spawn(sees_packets)
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    };
+    let name = "attaching::sees_packets_by_native_and_by_generic_xdp";
+    vec![Case::new(name, in_thread).needs(NetworkNamespaces)]
 }
 
-/// A datagram goes out by one end of a pair, and is counted at the other.
-fn sees_packets(mode: XdpMode) -> anyhow::Result<()> {
+/// Datagrams go out by one end of a pair, and are counted at the other.
+fn sees_packets() -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
-    sh("ip link add uplink type veth peer name outside
-        ip link set uplink up
-        ip link set outside up
-        ip address add 198.18.0.2/24 dev outside
-        ip neighbour add 198.18.0.1 lladdr 02:00:00:00:00:01 dev outside nud permanent")?;
     let mut dataplane = Dataplane::load(&object()?, SMALLEST)?;
-    let attachment = dataplane.attach("uplink", mode)?;
-    ensure!(attachment.native == (mode == XdpMode::Native), "{attachment:?}");
-    let before = not_ours(&dataplane)?;
-    UdpSocket::bind("198.18.0.2:0")?.send_to(b"to nobody", "198.18.0.1:9")?;
-    let limit = Instant::now() + Duration::from_secs(10);
-    while not_ours(&dataplane)? == before {
-        ensure!(
-            Instant::now() < limit,
-            "the packet did not run through the program"
-        );
-        std::thread::sleep(Duration::from_millis(10));
+    for (number, mode) in [(1, XdpMode::Native), (2, XdpMode::Generic)] {
+        let (inside, outside) = (format!("inside{number}"), format!("outside{number}"));
+        sh(&format!(
+            "ip link add {inside} type veth peer name {outside}
+             ip link set {inside} up
+             ip link set {outside} up
+             ip address add 198.18.{number}.2/24 dev {outside}
+             ip neighbour add 198.18.{number}.1 lladdr 02:00:00:00:00:01 dev {outside} nud permanent"
+        ))?;
+        let attachment = dataplane.attach(&inside, mode)?;
+        let as_asked = attachment.native == (mode == XdpMode::Native);
+        ensure!(as_asked, "{mode:?} was asked for: {attachment:?}");
+        let before = not_ours(&dataplane)?;
+        UdpSocket::bind(format!("198.18.{number}.2:0"))?
+            .send_to(b"to nobody", format!("198.18.{number}.1:9"))?;
+        let limit = Instant::now() + Duration::from_secs(10);
+        while not_ours(&dataplane)? == before {
+            let in_time = Instant::now() < limit;
+            ensure!(in_time, "{mode:?}: the packet did not run through the program");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use lb::config::Protocol;
 use lb::dataplane::{BackendEntry, Forwarding, PortLease, ServiceEntry};
@@ -11,6 +10,7 @@ use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 
 use crate::aging;
+use crate::jiffies;
 use crate::kind::{FIRST_OWN_PORT, Family, Flavour, Kind, Mode, OWN_PORTS, one_port};
 use crate::seen::Seen;
 use crate::talk::Talk;
@@ -137,7 +137,7 @@ fn living(kind: Kind) -> anyhow::Result<usize> {
     world.both("one of them is kept", &talks[1], |frame| frame)?;
     let now = world.dataplane.now()?;
     assert_eq!(world.dataplane.connections().sweep(now), 1);
-    std::thread::sleep(Duration::from_millis(11));
+    jiffies::next()?;
     let next = kind.talk(7, 1);
     world.open("in its place", &next)?;
     if kind.is_tcp() {
@@ -169,7 +169,7 @@ fn rests(kind: Kind) -> anyhow::Result<usize> {
     world.unchanged("at once", Outcome::PortsExhausted, &next.client_opens())?;
     aging::ports(&mut world, 3)?;
     // Where all were taken nobody tries again in the same jiffy.
-    std::thread::sleep(Duration::from_millis(11));
+    jiffies::next()?;
     world.establish(&next)?;
     if kind.is_tcp() {
         let last = first.client_says(b"");

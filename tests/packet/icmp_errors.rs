@@ -2,7 +2,7 @@
 //! becomes of them is in `matrix`.)
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lb::dataplane::ServiceEntry;
 use lb_common::abi::Choice;
@@ -11,6 +11,7 @@ use lb_tests::harness::Case;
 use lb_tests::needs::Requirement::NetworkNamespaces;
 
 use crate::frame::{Frame, MTU, Says};
+use crate::jiffies;
 use crate::kind::{Flavour, Kind, Mode, RANGE};
 use crate::namespace::{self, sh};
 use crate::seen::Seen;
@@ -128,7 +129,6 @@ const CLIENTS: u32 = 40;
 const BETWEEN_ADDRESSES: u32 = 50_000;
 /// How many of them must be answered, however fast they come: two of 256 groups are rarely the same.
 const ANSWERED: u64 = 30;
-const PAUSE: Duration = Duration::from_millis(11);
 
 /// Nobody can use up everybody's errors, and nobody gets more than one in a jiffy.
 fn many_clients(kind: Kind) -> anyhow::Result<usize> {
@@ -141,7 +141,7 @@ fn many_clients(kind: Kind) -> anyhow::Result<usize> {
     let from_each: Vec<_> = (0..CLIENTS).map(|n| big(n * BETWEEN_ADDRESSES)).collect();
     let from_one = vec![big(0); CLIENTS as usize];
     let send = |frames: &[Vec<u8>]| {
-        std::thread::sleep(PAUSE);
+        jiffies::next()?;
         let begin = Instant::now();
         let counted = world.counting(|| {
             for frame in frames {

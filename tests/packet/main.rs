@@ -16,6 +16,7 @@ mod frame;
 mod full_nat;
 mod hairpin;
 mod icmp_errors;
+mod jiffies;
 mod kind;
 mod leaving;
 mod matrix;

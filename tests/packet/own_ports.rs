@@ -1,6 +1,6 @@
 //! `full-nat`: whose own ports make room when all are taken, and what that costs. (More is in `full_nat`.)
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use aya::maps::Array;
@@ -11,6 +11,7 @@ use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 
 use crate::aging;
+use crate::jiffies;
 use crate::kind::{FIRST_OWN_PORT, Family, Flavour, Kind, Mode};
 use crate::seen::Seen;
 use crate::world::World;
@@ -38,8 +39,6 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Where all ports were taken, nobody tries again before the next jiffy, of 1 to 10 ms.
-const PAUSE: Duration = Duration::from_millis(11);
 /// For how many ticks a port rests after it was given, and one more.
 const REST: u16 = 3;
 /// How many ports are tried in turn, each time.
@@ -57,10 +56,10 @@ fn with_ports(kind: Kind, ports: &[u16]) -> ServiceEntry {
     service
 }
 
-/// All ports have rested, and the jiffy in which all were taken is over.
+/// All ports have rested, and the jiffy in which all were taken is over: until then nobody tries again.
 fn later(world: &mut World) -> anyhow::Result<()> {
     aging::ports(world, REST)?;
-    std::thread::sleep(PAUSE);
+    jiffies::next()?;
     Ok(())
 }
 
@@ -167,7 +166,7 @@ fn at_once(kind: Kind) -> anyhow::Result<usize> {
     let (_, last) = tried(&mut world, 1)?;
     assert_ne!(last, 0);
     for _ in 0..3 {
-        std::thread::sleep(PAUSE);
+        jiffies::next()?;
         let (tries, _) = tries_during(&mut world, 1, |world| {
             world.unchanged(
                 "in a later jiffy",

@@ -1,7 +1,5 @@
 //! Answers in a backend's stead: connections that nobody takes, and those whose backend is down.
 
-use std::time::Duration;
-
 use lb::dataplane::ServiceEntry;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
@@ -9,6 +7,7 @@ use lb_tests::harness::Case;
 
 use super::{each, established};
 use crate::frame::{Extension, Frame, Says};
+use crate::jiffies;
 use crate::kind::Kind;
 use crate::seen::Seen;
 use crate::talk::Talk;
@@ -158,7 +157,7 @@ fn nobody_udp(kind: Kind) -> anyhow::Result<usize> {
     frames.push(talk.client_says(&[7; 1000]).fragments(&[512])[0].clone());
     for frame in &frames {
         // Answers are limited in rate.
-        std::thread::sleep(Duration::from_millis(11));
+        jiffies::next()?;
         let answer = frame.answered_with(Says::PortUnreachable);
         let expected = Seen::changed(Outcome::RefusedNoBackend, &answer);
         world.expect(&format!("{} bytes", frame.len()), &frame.bytes(), &expected)?;

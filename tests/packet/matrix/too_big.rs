@@ -1,6 +1,6 @@
 //! Packets that are too big for the way on: answered, so that their senders send smaller ones, or cut by the kernel.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lb::dataplane::ServiceEntry;
 use lb_common::abi::BackendCounters;
@@ -9,6 +9,7 @@ use lb_tests::harness::Case;
 
 use super::each_in_namespace;
 use crate::frame::{Frame, MTU, Says};
+use crate::jiffies;
 use crate::kind::{Kind, Mode};
 use crate::namespace::sh;
 use crate::seen::Seen;
@@ -29,9 +30,6 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// At most one answer is sent in so long a time, on each CPU: a jiffy is 1 to 10 ms.
-const PAUSE: Duration = Duration::from_millis(11);
-
 /// The backend is behind a real interface, as the client is.
 fn service(kind: Kind) -> anyhow::Result<ServiceEntry> {
     let mut service = kind.service(1);
@@ -48,9 +46,9 @@ fn established(kind: Kind) -> anyhow::Result<(World, Talk)> {
     Ok((world, talk))
 }
 
-/// Answered in its destination's name.
+/// Answered in its destination's name. At most one answer is sent in a jiffy, on each CPU.
 fn is_answered(world: &World, purpose: &str, frame: &Frame, room: usize) -> anyhow::Result<()> {
-    std::thread::sleep(PAUSE);
+    jiffies::next()?;
     let answer = frame.answered_with(Says::TooBig(room as u16));
     world.expect(purpose, &frame.bytes(), &Seen::changed(Outcome::TooBig, &answer))
 }
@@ -89,7 +87,7 @@ fn to_backend(kind: Kind) -> anyhow::Result<usize> {
         };
         expected = expected.counted(&stranger, opened);
     }
-    std::thread::sleep(PAUSE);
+    jiffies::next()?;
     world.expect("the first of a connection", &first.bytes(), &expected)?;
     world.forward(
         "a smaller one",
@@ -136,7 +134,7 @@ fn rate(kind: Kind) -> anyhow::Result<usize> {
         (1..=most.min(MANY / 2)).contains(&answered),
         "{answered} answers, at most {most}"
     );
-    std::thread::sleep(PAUSE);
+    jiffies::next()?;
     is_answered(
         &world,
         "after that",

@@ -48,7 +48,7 @@ const SUITES: [&str; 2] = ["kernel", "packet"];
 
 /// One test in so many runs, unless all are asked for: everything takes some thirty times as long there. A prime, so that it
 /// is another kind of service of each group of tests.
-const SAMPLE: usize = 11;
+const SAMPLE: usize = 19;
 /// What even so takes too long: many packets.
 const LONG: [&str; 4] = ["race::", "random::", "overload::", "limited_in_rate"];
 /// When a guest is given up; with all tests it may take much longer.
