@@ -27,6 +27,8 @@ mod counters;
 #[cfg(target_arch = "bpf")]
 mod encapsulate;
 #[cfg(target_arch = "bpf")]
+mod explain;
+#[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod fragment;

@@ -10,6 +10,7 @@ use lb_common::abi::{
     SERVICE_NUMBERS, SLOT_LINES, Service, ServiceState, SlotLine, Stage,
 };
 use lb_common::connection_table::Bucket;
+use lb_common::explain::Notes;
 use lb_common::hash::Seed;
 use lb_common::lookup_table::LookupBucket;
 use lb_common::outcome::Outcome;
@@ -99,6 +100,10 @@ pub static OUTCOME_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Ou
 #[map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters> = PerCpuArray::with_max_entries(BACKEND_IDS, 0);
 
+/// What was decided about a packet, where that is asked for.
+#[map]
+pub static NOTES: PerCpuArray<Notes> = PerCpuArray::with_max_entries(1, 0);
+
 /// Buckets of [`CONNECTIONS`].
 #[unsafe(no_mangle)]
 pub static CONNECTION_BUCKETS: Global<u32> = Global::new(2);
@@ -117,3 +122,9 @@ pub static TICK_SHIFT: Global<u32> = Global::new(10);
 /// Whether answers go back where the client's last packet came from (1), or where the routing table says (0).
 #[unsafe(no_mangle)]
 pub static LEARN_RETURN_HOPS: Global<u8> = Global::new(1);
+/// Whether decisions are noted (1).
+#[unsafe(no_mangle)]
+pub static EXPLAIN: Global<u8> = Global::new(0);
+/// Whether nothing is written to what is shared (1).
+#[unsafe(no_mangle)]
+pub static DRY_RUN: Global<u8> = Global::new(0);

@@ -7,6 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer, Stage};
 use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
+use lb_common::explain::Decision;
 use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{Sender, State};
@@ -25,7 +26,7 @@ use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
-use crate::{counters, fragment, global};
+use crate::{counters, explain, fragment, global};
 
 /// A family whose packets go this way, the programs that go on with those that do not, and the functions that the
 /// verifier looks at by themselves.
@@ -278,6 +279,7 @@ fn from_client<F: Path<K>, const K: usize>(
         && let Some(entry) = home.find(&key)
         && let Some(backend) = keeps(tables, segment, entry.1)
     {
+        explain::note(Decision::FromClient, listener.0.get(), entry.1.0);
         is_forwardable(segment)?;
         if backend.flags & Backend::RESET != 0 {
             let (way, value) = entry;
@@ -294,6 +296,7 @@ fn from_client<F: Path<K>, const K: usize>(
         let towards = Towards::of(entry.1);
         return to_backend(context, segment, tables, towards, backend, Outcome::ToBackend);
     }
+    explain::note(Decision::FromClient, listener.0.get(), 0);
     Err(go_on(context, F::NEW_STAGE))
 }
 
@@ -479,6 +482,7 @@ fn from_backend<F: Path<K>, const K: usize>(
     if let Some(entry) = home.find(&key)
         && is_answer(segment, membership, &client, entry.1)
     {
+        explain::note(Decision::FromBackend, membership.pack(), entry.1.0);
         if segment.transport.flags.accepts() && entry.1.state().looks_over() {
             // The client talks to the backend directly, from a port whose balanced connection is over.
             entry.0.remove(entry.1);
@@ -494,6 +498,7 @@ fn from_backend<F: Path<K>, const K: usize>(
         let (id, hop) = (membership.backend, entry.1.hop());
         return to_client(context, segment, tables, id, backend, &client, hop);
     }
+    explain::note(Decision::FromBackend, membership.pack(), 0);
     Err(go_on(context, F::UNTRACKED_STAGE))
 }
 
