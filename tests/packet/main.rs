@@ -39,6 +39,7 @@ mod shared;
 mod table;
 mod talk;
 mod unremembered;
+mod why;
 mod world;
 
 use std::process::ExitCode;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
             own_ports::cases(),
             passed_fragments::cases(),
             unremembered::cases(),
+            why::cases(),
         ]
         .into_iter()
         .flatten()

@@ -32,26 +32,51 @@ pub struct LoadOptions {
     pub selection_seed: u64,
 }
 
+/// Sizes of maps, and constants: the same for all instances that share maps.
+#[derive(Debug)]
+pub(super) struct Constants {
+    buckets: u32,
+    wide_buckets: u32,
+    ports: u32,
+    table_seed: SeedBytes,
+    selection_seed: SeedBytes,
+    shift: u32,
+    learn: u8,
+}
+
+impl Constants {
+    /// With a new secret for a new table.
+    pub(super) fn new(options: LoadOptions, clock: Clock) -> Result<Self, DataplaneError> {
+        Ok(Self {
+            buckets: buckets_for(options.max_connections).max(2),
+            wide_buckets: buckets_for(options.max_wide_connections).max(2),
+            ports: options.full_nat_ports.max(1),
+            table_seed: SeedBytes::from(random_seed()?),
+            selection_seed: SeedBytes::from(options.selection_seed),
+            shift: clock.shift(),
+            learn: u8::from(options.learn_return_hops),
+        })
+    }
+
+    /// A loader that knows them.
+    pub(super) fn loader(&self) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries("CONNECTIONS", self.buckets)
+            .map_max_entries("WIDE_CONNECTIONS", self.wide_buckets)
+            .map_max_entries("PORTS", self.ports)
+            .override_global("CONNECTION_BUCKETS", &self.buckets, true)
+            .override_global("WIDE_BUCKETS", &self.wide_buckets, true)
+            .override_global("TABLE_SEED", &self.table_seed.0[..], true)
+            .override_global("SELECTION_SEED", &self.selection_seed.0[..], true)
+            .override_global("TICK_SHIFT", &self.shift, true)
+            .override_global("LEARN_RETURN_HOPS", &self.learn, true);
+        loader
+    }
+}
+
 /// Loads the object with all of its programs, attached to nothing.
-pub(super) fn load(object: &Object, options: LoadOptions, clock: Clock) -> Result<Ebpf, DataplaneError> {
-    let buckets = buckets_for(options.max_connections).max(2);
-    let wide_buckets = buckets_for(options.max_wide_connections).max(2);
-    let (table_seed, selection_seed) = (
-        SeedBytes::from(random_seed()?),
-        SeedBytes::from(options.selection_seed),
-    );
-    let (shift, learn) = (clock.shift(), u8::from(options.learn_return_hops));
-    let mut loader = EbpfLoader::new();
-    loader
-        .map_max_entries("CONNECTIONS", buckets)
-        .map_max_entries("WIDE_CONNECTIONS", wide_buckets)
-        .map_max_entries("PORTS", options.full_nat_ports.max(1))
-        .override_global("CONNECTION_BUCKETS", &buckets, true)
-        .override_global("WIDE_BUCKETS", &wide_buckets, true)
-        .override_global("TABLE_SEED", &table_seed.0[..], true)
-        .override_global("SELECTION_SEED", &selection_seed.0[..], true)
-        .override_global("TICK_SHIFT", &shift, true)
-        .override_global("LEARN_RETURN_HOPS", &learn, true);
+pub(super) fn load_object(loader: &mut EbpfLoader<'_>, object: &Object) -> Result<Ebpf, DataplaneError> {
     let mut ebpf = loader
         .load(object.bytes())
         .map_err(|error| DataplaneError::Load(Box::new(error)))?;
@@ -80,6 +105,7 @@ pub(super) fn stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, Dataplane
 }
 
 /// A seed as the program's globals have it.
+#[derive(Debug)]
 struct SeedBytes([u8; size_of::<Seed>()]);
 
 impl From<u64> for SeedBytes {

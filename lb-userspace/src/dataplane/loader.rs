@@ -1,5 +1,6 @@
 //! The loaded program: publishing to it, reading what it wrote, running it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
@@ -14,9 +15,10 @@ use lb_common::lookup_table::LookupBucket;
 use lb_common::tick::Tick;
 
 use super::attach::Attachment;
-use super::load::{self, CLOCK, LoadOptions, PROGRAM, array, mapped, per_cpu, program};
+use super::load::{self, CLOCK, Constants, LoadOptions, PROGRAM, array, mapped, per_cpu, program};
 use super::memory::MappedArray;
-use super::{Clock, ConnectionTable, Counters, DataplaneError, Object, Snapshot};
+use super::shared_maps::SharedMaps;
+use super::{Blueprint, Clock, ConnectionTable, Counters, DataplaneError, Object, Snapshot};
 
 type Word = std::sync::atomic::AtomicU64;
 
@@ -24,6 +26,9 @@ type Word = std::sync::atomic::AtomicU64;
 pub struct Dataplane {
     pub(super) ebpf: Ebpf,
     clock: Clock,
+    object: Object,
+    constants: Arc<Constants>,
+    maps: Result<Arc<SharedMaps>, DataplaneError>,
     pub(super) attachments: Vec<Attachment>,
     pub(super) links: Vec<XdpLinkId>,
     /// The attached program's successors are there as long as this is.
@@ -50,7 +55,9 @@ impl Dataplane {
     /// The kernel refuses it, or lacks what it needs.
     pub fn load(object: &Object, options: LoadOptions) -> Result<Self, DataplaneError> {
         let clock = load::measure_clock(object)?;
-        let mut ebpf = load::load(object, options, clock)?;
+        let constants = Constants::new(options, clock)?;
+        let mut ebpf = load::load_object(&mut constants.loader(), object)?;
+        let maps = SharedMaps::of(&ebpf).map(Arc::new);
         let counters = Counters::new(
             per_cpu(&mut ebpf, "OUTCOME_COUNTERS")?,
             per_cpu(&mut ebpf, "BACKEND_COUNTERS")?,
@@ -58,6 +65,9 @@ impl Dataplane {
         );
         Ok(Self {
             clock,
+            object: object.clone(),
+            constants: Arc::new(constants),
+            maps,
             attachments: Vec::new(),
             links: Vec::new(),
             _stages: load::stages(&mut ebpf)?,
@@ -231,12 +241,30 @@ impl Dataplane {
             })
     }
 
+    /// What a second instance over the same maps is loaded from.
+    ///
+    /// # Errors
+    /// The maps could not be shared, in words: that needs CAP_SYS_ADMIN when the program is loaded.
+    pub fn blueprint(&self) -> Result<Blueprint, String> {
+        let maps = self.maps.as_ref().map_err(ToString::to_string)?;
+        Ok(Blueprint {
+            object: self.object.clone(),
+            constants: Arc::clone(&self.constants),
+            maps: Arc::clone(maps),
+        })
+    }
+
     /// The loaded program, for whoever runs it in a way of his own.
     ///
     /// # Errors
     /// Never, once loaded.
     pub fn program(&self) -> Result<&Xdp, DataplaneError> {
         program(&self.ebpf, PROGRAM)
+    }
+
+    /// The loaded object, for whoever reads its maps in a way of his own.
+    pub fn ebpf(&self) -> &Ebpf {
+        &self.ebpf
     }
 
     /// The loaded object, for the program's log.
