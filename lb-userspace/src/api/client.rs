@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use super::explain::{Answer, Question};
 use super::types::{
     AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Error, Reloaded,
     Service, SiteApplied, SiteRender, SiteStatus, Status,
@@ -140,6 +141,12 @@ impl Client {
     /// Packets by decision.
     pub async fn counters(&self) -> Result<Counters, ClientError> {
         self.get("/v1/counters").await
+    }
+
+    /// What would become of a packet, and why.
+    pub async fn why(&self, question: &Question) -> Result<Answer, ClientError> {
+        let query = serde_urlencoded::to_string(question).map_err(|error| self.broken(error))?;
+        self.get(&format!("/v1/why?{query}")).await
     }
 
     /// Reads the configuration file again and applies it whole, or not at all.

@@ -1,6 +1,7 @@
 //! The control API: HTTP and JSON over a Unix socket.
 
 pub mod client;
+pub mod explain;
 pub(crate) mod http;
 pub mod server;
 pub mod socket;
@@ -8,6 +9,7 @@ pub mod types;
 
 use std::future::Future;
 
+use explain::{Answer, Question};
 use types::{
     AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Reloaded, Service,
     SiteApplied, SiteRender, SiteStatus, Status,
@@ -33,6 +35,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Connections, Refusal>> + Send;
     /// Packets by decision.
     fn counters(&self) -> impl Future<Output = Result<Counters, Refusal>> + Send;
+    /// What would become of a packet, and why; changes nothing.
+    fn why(&self, question: Question) -> impl Future<Output = Result<Answer, Refusal>> + Send;
     /// Reads the file again and applies it whole, or not at all.
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// The nginx configuration of each web server.

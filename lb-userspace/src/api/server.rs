@@ -16,6 +16,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::explain::{Answer, Question};
 use super::http::{self, READ_TIME};
 pub use super::socket::bind;
 use super::types::{AddBackend, ChangeBackend, Changed, ConnectionFilter, Connections, Error, Service};
@@ -54,6 +55,7 @@ fn router<C: Control>(control: C) -> Router {
         .route("/v1/backends/change", post(change_backend::<C>))
         .route("/v1/connections", get(connections::<C>))
         .route("/v1/counters", get(counters))
+        .route("/v1/why", get(why::<C>))
         .route("/v1/reload", post(reload))
         .route("/v1/site/render", get(site_render))
         .route("/v1/site/apply", post(site_apply))
@@ -137,6 +139,24 @@ async fn connections<C: Control>(
         )
     })?;
     lbd.call(|control| async move { control.connections(filter).await })
+        .await
+}
+
+async fn why<C: Control>(
+    State(lbd): State<Daemon<C>>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Answer>, Refused> {
+    let Query(question) = question.map_err(|rejection| {
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "{}; wanted are protocol (tcp or udp), client and vip (each ADDRESS:PORT), allowed are flags, from_backend, \
+                 backend, interface and length",
+                rejection.body_text()
+            ),
+        )
+    })?;
+    lbd.call(|control| async move { control.why(question).await })
         .await
 }
 

@@ -57,6 +57,15 @@ pub(super) enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// What would become of a packet now, and why; changes nothing
+    #[command(
+        after_help = "The kernel program itself is asked, by a second instance of it that writes nothing. The first question after lbd's\n\
+                      start takes a second. A TCP packet is an ACK of a connection that there is, else a SYN, unless flags are given.\n\n\
+                      Examples:\n  lbctl why tcp 198.18.0.2:40000 203.0.113.10:443\n  \
+                      lbctl why tcp 198.18.0.2:40000 203.0.113.10:443 --fin --ack\n  \
+                      lbctl why udp '[2001:db8::2]:40000' '[2001:db8:ffff::10]:53' --from-backend dns1"
+    )]
+    Why(super::why::WhyArgs),
     /// Make lbd read its configuration again and apply it whole, or not at all
     #[command(after_help = "Example:\n  lbctl config check /etc/lb/lb.toml && lbctl reload")]
     Reload,

@@ -9,7 +9,7 @@ use super::args::{
 };
 use super::drain;
 use super::failure::Failure;
-use super::pages::{site, status, tables};
+use super::pages::{site, status, tables, why};
 use super::screen::Screen;
 use super::units::{clean, plural};
 use crate::api::client::Client;
@@ -28,6 +28,9 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
         Command::Connection(command) => connection(&lbd, screen, command).await,
         Command::Counters { all } => screen.show(&lbd.counters().await?, |answer: &Counters| {
             tables::counters(screen, answer, all)
+        }),
+        Command::Why(asked) => screen.show(&lbd.why(&asked.question()).await?, |answer| {
+            why::why(screen, answer)
         }),
         Command::Reload => screen.show(&lbd.reload().await?, |answer| match answer.changes.as_slice() {
             [] => "nothing changed\n".to_owned(),

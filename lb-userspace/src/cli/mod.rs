@@ -10,6 +10,7 @@ mod pages;
 mod screen;
 mod table;
 mod units;
+mod why;
 
 use std::process::ExitCode;
 

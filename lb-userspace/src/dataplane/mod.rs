@@ -21,7 +21,7 @@ pub use clock::Clock;
 pub use connections::{Connection, ConnectionTable};
 pub use counters::Counters;
 pub use explainer::{Blueprint, Explained, Explainer};
-pub use interface::{mtu, strips_vlan_tags};
+pub use interface::{mac, mtu, strips_vlan_tags};
 pub use load::{LoadOptions, PROGRAM};
 pub use loader::Dataplane;
 pub use object::{Object, ObjectError};

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{Engine, Reply, Request};
+use crate::api::explain::{Answer, Question};
 use crate::api::types::{
     AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Reloaded, Service,
     SiteApplied, SiteRender, SiteStatus, Status,
 };
 use crate::api::{Control, Refusal};
 use crate::config::Site;
+use crate::dataplane::Explainer;
+use crate::explain;
 use crate::handoff::{self, DrainOutcome, Drainer};
 
 /// Asks the engine; cheap to clone.
@@ -19,6 +22,8 @@ pub struct EngineHandle {
     requests: mpsc::Sender<Request>,
     /// Held by the hand-off that is going on.
     handing_off: Arc<Mutex<()>>,
+    /// The program's second instance: loaded when it is first needed, and kept.
+    explainer: Arc<Mutex<Option<Explainer>>>,
 }
 
 impl EngineHandle {
@@ -26,6 +31,7 @@ impl EngineHandle {
         Self {
             requests,
             handing_off: Arc::default(),
+            explainer: Arc::default(),
         }
     }
 
@@ -42,6 +48,15 @@ impl EngineHandle {
     ) -> Result<T, Refusal> {
         self.ask(|reply| Request::Look(Box::new(move |engine| drop(reply.send(look(engine))))))
             .await
+    }
+
+    /// Takes most of a second, in which the engine goes on.
+    async fn load_explainer(&self) -> Result<Explainer, Refusal> {
+        let blueprint = self.look(Engine::blueprint).await?;
+        let loaded = tokio::task::spawn_blocking(move || Explainer::load(&blueprint)).await;
+        loaded
+            .map_err(|error| Refusal::Failed(error.to_string()))?
+            .map_err(|error| Refusal::Failed(error.to_string()))
     }
 
     async fn site(&self) -> Result<Site, Refusal> {
@@ -85,6 +100,18 @@ impl Control for EngineHandle {
 
     async fn counters(&self) -> Result<Counters, Refusal> {
         self.look(Engine::look_at_counters).await
+    }
+
+    async fn why(&self, question: Question) -> Result<Answer, Refusal> {
+        let mut explainer = self.explainer.lock().await;
+        if explainer.is_none() {
+            *explainer = Some(self.load_explainer().await?);
+        }
+        let site = self.look(Engine::site).await?;
+        match &mut *explainer {
+            Some(loaded) => explain::explain(loaded, &site, &question),
+            None => Err(Refusal::Failed("it was loaded a moment ago".to_owned())),
+        }
     }
 
     async fn reload(&self) -> Result<Reloaded, Refusal> {

@@ -2,6 +2,7 @@
 //! comes in through its inbox, one at a time; what follows from it is computed whole before anything is touched.
 
 mod change;
+mod explain;
 mod handle;
 mod housekeeping;
 mod look;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use lb::api::explain::{Answer, Decision, Question};
 use lb::api::types::*;
 use lb::api::{Control, Refusal, server};
 use lb::config;
@@ -210,6 +211,30 @@ impl Control for Fake {
                 outcome("malformed", "drop", "Not a whole packet.", 0),
                 outcome("not_ours", "pass", "For no service.", 7),
             ],
+        })
+    }
+
+    async fn why(&self, question: Question) -> Result<Answer, Refusal> {
+        self.asked(format!("why {}", serde_json::to_string(&question).unwrap()))
+            .await;
+        self.refuse()?;
+        let decision = |about: &str, says: &str| Decision {
+            about: about.to_owned(),
+            says: says.to_owned(),
+        };
+        Ok(Answer {
+            packet: "TCP 198.18.0.2:40000 → 203.0.113.10:443, syn, 40 bytes".to_owned(),
+            interface: "uplink".to_owned(),
+            decisions: vec![
+                decision("service", "www (tcp 203.0.113.10:443)"),
+                decision("connection", "none"),
+                decision("slot", "2 of 2, next in the round: web2 (198.18.2.2:443)"),
+            ],
+            service: Some("www (tcp 203.0.113.10:443)".to_owned()),
+            backend: Some("web2 (198.18.2.2:443)".to_owned()),
+            outcome: "to_backend".to_owned(),
+            action: "redirect".to_owned(),
+            meaning: "A client's packet went to its backend.".to_owned(),
         })
     }
 

@@ -3,3 +3,4 @@
 pub(super) mod site;
 pub(super) mod status;
 pub(super) mod tables;
+pub(super) mod why;

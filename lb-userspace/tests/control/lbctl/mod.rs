@@ -2,6 +2,7 @@
 
 mod failures;
 mod terminal;
+mod why;
 
 use std::path::Path;
 use std::process::Stdio;
