@@ -18,6 +18,7 @@ mod reload;
 mod restart;
 mod support;
 mod surroundings;
+mod why;
 mod xdp_mode;
 
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         bad_input::cases(),
         next_hop::cases(),
         xdp_mode::cases(),
+        why::cases(),
     ];
     Suite {
         name: "netns",
