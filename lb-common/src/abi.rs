@@ -10,7 +10,7 @@ use crate::tcp_state::TimeoutClass;
 
 /// The version of everything in this crate that both sides rely on. It is in the object's `lb_abi` section; a daemon
 /// refuses an object of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The section of the object that carries [`ABI_VERSION`], four bytes in the machine's order.
 pub const ABI_SECTION: &str = "lb_abi";
@@ -104,6 +104,14 @@ stages! {
     AnswerIpv6 = "lb_answer_ipv6",
 }
 
+/// Where in `PROGRAMS` the attached program is, for whoever has nobody else to call.
+pub const ATTACHED_PLACE: u32 = Stage::ALL.len() as u32;
+/// Where in `PROGRAMS` the program is that decides while there is tracing; in the array of the instance that it is of, the one
+/// that it leaves everything to.
+pub const TRACED_PLACE: u32 = ATTACHED_PLACE + 1;
+/// How many places there are.
+pub const PLACES: u32 = TRACED_PLACE + 1;
+
 /// The words that say which copy is active and how to look things up in it. One element.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default)]
@@ -112,6 +120,8 @@ pub struct Control {
     pub active: u64,
     /// How each copy is looked up.
     pub copies: [CopyHeader; 2],
+    /// Not 0: the program at [`TRACED_PLACE`] decides instead of the attached one.
+    pub traced: u64,
 }
 
 /// How a copy's lookup tables were built, and what holds for all of its packets.

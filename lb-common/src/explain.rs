@@ -198,10 +198,15 @@ pub struct TraceFilter {
     pub rate: u64,
     /// From or to this port, as in the packet; 0: any.
     pub port: u16,
-    /// Of this protocol (TCP, UDP, or the family's ICMP); 0: any.
+    /// Of this protocol, or [`TraceFilter::ICMP`]; 0: any.
     pub protocol: u16,
     /// Of IPv4 (4) or IPv6 (6); 0: any.
     pub version: u32,
+}
+
+impl TraceFilter {
+    /// Instead of a protocol: ICMP and ICMPv6.
+    pub const ICMP: u16 = 256;
 }
 
 /// How many packets were traced on this CPU, and how many would have been but for the rate.

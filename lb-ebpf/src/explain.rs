@@ -8,10 +8,12 @@
 //! places: notes on fragments, and the times of ICMP errors. Counters, and what one program leaves for the next, are maps of
 //! the second instance's own.
 
+use aya_ebpf::programs::XdpContext;
 use lb_common::explain::{Decision, MAX_STEPS, Notes, Step};
+use lb_common::outcome::Outcome;
 
 use crate::global;
-use crate::maps::{DRY_RUN, EXPLAIN, NOTES};
+use crate::maps::{DRY_RUN, EXPLAIN, NOTES, TRACE};
 
 /// Whether decisions are noted.
 #[inline(always)]
@@ -30,6 +32,17 @@ pub fn is_dry() -> bool {
 pub fn note(what: Decision, first: u64, second: u64) {
     if is_asked() {
         global::take_note(what as u32, first, second);
+    }
+}
+
+/// Notes what becomes of a packet, and sends what was noted, if it is asked for.
+#[inline(always)]
+pub fn end(context: &XdpContext, outcome: Outcome, interface_index: u32) {
+    if is_asked() {
+        global::take_note(Decision::Outcome as u32, outcome as u64, interface_index.into());
+        if TRACE.load() != 0 {
+            global::send_notes(context.ctx, outcome as u32);
+        }
     }
 }
 
@@ -59,8 +72,9 @@ pub fn rounds() -> u64 {
     notes.rounds - 1
 }
 
+/// What is noted on this CPU.
 #[inline(always)]
-fn notes() -> Option<&'static mut Notes> {
+pub fn notes() -> Option<&'static mut Notes> {
     // SAFETY: this CPU's own element; XDP programs do not interrupt each other on a CPU.
     NOTES.get_ptr_mut(0).map(|notes| unsafe { &mut *notes })
 }

@@ -34,11 +34,7 @@ impl From<Outcome> for Verdict {
 #[inline(always)]
 pub fn carry_out(context: &XdpContext, verdict: Verdict) -> u32 {
     counters::count(verdict.outcome);
-    explain::note(
-        Decision::Outcome,
-        verdict.outcome as u64,
-        u64::from(verdict.interface_index),
-    );
+    explain::end(context, verdict.outcome, verdict.interface_index);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
         context,

@@ -25,8 +25,8 @@ use crate::own_ports;
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::rewrite::{self, Rewrite};
-use crate::service_lookup::Tables;
-use crate::{counters, explain, fragment, global};
+use crate::service_lookup::{self, Tables};
+use crate::{counters, explain, fragment, global, trace};
 
 /// A family whose packets go this way, the programs that go on with those that do not, and the functions that the
 /// verifier looks at by themselves.
@@ -180,12 +180,14 @@ pub fn run(context: &XdpContext) -> Verdict {
 
 #[inline(always)]
 fn enter(context: &XdpContext) -> Result<Verdict, Outcome> {
+    let control = service_lookup::control()?;
+    trace::hand_over(context, control);
     let packet = Packet::of(context);
     let (ethernet, carries) = ethernet::parse(&packet)?;
     if matches!(carries, Carries::Ipv6) {
         return Err(go_on(context, Stage::Ipv6));
     }
-    judge::<Ipv4, 1>(context, &packet, ethernet)
+    judge::<Ipv4, 1>(context, &packet, ethernet, || Ok(Tables::of_control(control)))
 }
 
 /// The same for a frame whose family is known.
@@ -198,7 +200,7 @@ pub fn run_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Verdict {
 fn enter_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
     let packet = Packet::of(context);
     let (ethernet, _) = ethernet::parse(&packet)?;
-    judge::<F, K>(context, &packet, ethernet)
+    judge::<F, K>(context, &packet, ethernet, Tables::active)
 }
 
 /// Leaves the frame to another program, which does not come back.
@@ -206,6 +208,7 @@ fn enter_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verd
 pub fn go_on(context: &XdpContext, stage: Stage) -> Outcome {
     // SAFETY: the daemon has put programs of this object there.
     unsafe { PROGRAMS.tail_call(context, stage as u32) };
+    trace::fall_back(context, stage as u32);
     Outcome::Impossible
 }
 
@@ -214,6 +217,7 @@ fn judge<F: Path<K>, const K: usize>(
     context: &XdpContext,
     packet: &Packet,
     ethernet: Ethernet,
+    tables: impl FnOnce() -> Result<Tables, Outcome>,
 ) -> Result<Verdict, Outcome> {
     let network = F::parse(packet)?;
     match segment::kind::<F>(&network)? {
@@ -222,7 +226,7 @@ fn judge<F: Path<K>, const K: usize>(
         Kind::Icmp => return Err(go_on(context, F::ICMP_STAGE)),
     }
     let segment = segment::with_transport::<F, Packet>(packet, ethernet, network)?;
-    let tables = Tables::active()?;
+    let tables = tables()?;
     let (network, transport) = (&segment.network, &segment.transport);
     let protocol = network.protocol;
     if let Some(listener) = tables.listener::<F>(network.destination, transport.destination_port, protocol) {

@@ -38,6 +38,7 @@ mod seen;
 mod shared;
 mod table;
 mod talk;
+mod trace;
 mod unremembered;
 mod why;
 mod world;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
             own_ports::cases(),
             passed_fragments::cases(),
             unremembered::cases(),
+            trace::cases(),
             why::cases(),
         ]
         .into_iter()

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::Stage;
+use lb_common::abi::{ATTACHED_PLACE, Stage};
 use lb_common::connection_table::buckets_for;
 use lb_common::hash::Seed;
 
@@ -14,6 +14,8 @@ use super::{Clock, DataplaneError, Object};
 
 /// The program that balances.
 pub const PROGRAM: &str = "lb";
+/// The map of the programs that the attached one calls.
+pub(super) const PROGRAMS: &str = "PROGRAMS";
 /// The program that tells the time.
 pub(super) const CLOCK: &str = "lb_clock";
 
@@ -90,16 +92,19 @@ pub(super) fn load_object(loader: &mut EbpfLoader<'_>, object: &Object) -> Resul
 /// Puts the other programs where the attached one finds them. The kernel empties the array when the last handle on it is
 /// closed: it must be kept.
 pub(super) fn stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, DataplaneError> {
-    const MAP: &str = "PROGRAMS";
-    let refused = |reason: String| DataplaneError::Map { map: MAP, reason };
-    let map = ebpf.take_map(MAP).ok_or(DataplaneError::Missing(MAP))?;
+    let refused = |reason: String| DataplaneError::Map {
+        map: PROGRAMS,
+        reason,
+    };
+    let map = ebpf.take_map(PROGRAMS).ok_or(DataplaneError::Missing(PROGRAMS))?;
     let mut programs = ProgramArray::try_from(map).map_err(|error| refused(error.to_string()))?;
-    for stage in Stage::ALL.iter().copied() {
-        let program = program(ebpf, stage.program())?;
+    let stages = Stage::ALL.iter().map(|stage| (*stage as u32, stage.program()));
+    for (place, name) in stages.chain([(ATTACHED_PLACE, PROGRAM)]) {
+        let program = program(ebpf, name)?;
         let descriptor = program.fd().map_err(|error| refused(error.to_string()))?;
         programs
-            .set(stage as u32, descriptor, 0)
-            .map_err(|error| refused(format!("cannot take {}: {error}", stage.program())))?;
+            .set(place, descriptor, 0)
+            .map_err(|error| refused(format!("cannot take {name}: {error}")))?;
     }
     Ok(programs)
 }
@@ -135,7 +140,7 @@ pub(super) fn measure_clock(object: &Object) -> Result<Clock, DataplaneError> {
     Clock::measure(program(&ebpf, CLOCK)?)
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DataplaneError> {
+pub(super) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DataplaneError> {
     program_mut(ebpf, name)?
         .load()
         .map_err(|source| DataplaneError::Program {

@@ -15,6 +15,7 @@ mod memory;
 mod object;
 mod shared_maps;
 mod snapshot;
+mod tracer;
 
 pub use attach::Attachment;
 pub use clock::Clock;
@@ -26,6 +27,7 @@ pub use load::{LoadOptions, PROGRAM};
 pub use loader::Dataplane;
 pub use object::{Object, ObjectError};
 pub use snapshot::{BackendEntry, Forwarding, PortLease, ServiceEntry, Snapshot, SnapshotError};
+pub use tracer::Tracer;
 
 /// Why the data path could not be set up, changed or read.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use aya::Ebpf;
 
 use super::DataplaneError;
+use super::load::PROGRAMS;
 
 /// What decisions are made from, and what they are remembered in.
 pub(super) const STATE: [&str; 17] = [
@@ -53,7 +54,7 @@ impl SharedMaps {
             )
         })?;
         let shared = Self { directory };
-        for name in STATE.into_iter().chain(COUNTERS) {
+        for name in STATE.into_iter().chain(COUNTERS).chain([PROGRAMS]) {
             let map = ebpf.map(name).ok_or(DataplaneError::Missing(name))?;
             map.pin(shared.path(name))
                 .map_err(|error| failed(name, format!("cannot be shared: {error}")))?;
