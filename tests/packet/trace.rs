@@ -9,21 +9,17 @@ use lb_common::outcome::{OUTCOMES, Outcome};
 use lb_tests::harness::Case;
 
 use crate::frame::Frame;
-use crate::kind::{Kind, NAT};
+use crate::kind::{FIRST_OWN_PORT, Kind, Mode, NAT};
 use crate::talk::Talk;
 use crate::world::{INGRESS, World, www};
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = vec![
+    vec![
         Case::new("trace::tells_what_was_decided", told),
         Case::new("trace::only_what_the_filter_wants", filtered),
         Case::new("trace::no_more_than_the_rate", limited),
-    ];
-    for kind in Kind::all() {
-        let name = format!("trace::packets_do_not_notice::{}", kind.slug());
-        cases.push(Case::of(kind.cell(), name, move || unnoticed(kind)));
-    }
-    cases
+        Case::new("trace::packets_do_not_notice", unnoticed),
+    ]
 }
 
 const ALL: TraceFilter = TraceFilter {
@@ -49,50 +45,72 @@ fn outcome(notes: &Notes) -> anyhow::Result<Outcome> {
     Outcome::from_index(first as u32).context("no such outcome")
 }
 
-/// Whole connections, while there is tracing, when that ends, and when it ends since its daemon is gone.
-fn unnoticed(kind: Kind) -> anyhow::Result<usize> {
-    let mut world = World::new(&[kind.service(1)])?;
-    let mut tracer = trace(&mut world, ALL)?;
-    let connections = |world: &World, own_port: u16, client: u32| -> anyhow::Result<()> {
-        let talk = kind.talk(client, 1).by_own_port(own_port);
-        if !kind.is_stateless() {
-            world.establish(&talk)?;
-            world.both("while it lasts", &talk, |frame| frame)?;
-        } else {
-            world.open("first packet", &talk)?;
-            world.forward("another", &talk, talk.client_says(b"more"))?;
-        }
-        world.unchanged(
-            "nobody's",
-            Outcome::NotOurs,
-            &Frame::tcp(kind.client(9), kind.client(7)),
-        )
+/// Whole connections of every kind: while there is tracing, when that ends, and when it ends since the daemon is gone.
+fn unnoticed() -> anyhow::Result<()> {
+    let mut traffic = Traffic {
+        world: World::new(&[www(1)])?,
+        client: 0,
+        own_port: FIRST_OWN_PORT,
     };
-    connections(&world, crate::kind::FIRST_OWN_PORT, 1)?;
+    let mut tracer = trace(&mut traffic.world, ALL)?;
+    let first = tracer.first()?;
+    traffic.of_every_kind()?;
     let mut told = 0;
     while let Some(notes) = tracer.next() {
         outcome(&notes)?;
         told += 1;
     }
     ensure!(
-        told == world.checked(),
+        told == traffic.world.checked(),
         "{told} packets of {} were told of",
-        world.checked()
+        traffic.world.checked()
     );
-
-    // Without a word to the program, as when the daemon is killed.
-    drop(tracer);
-    connections(&world, crate::kind::FIRST_OWN_PORT + 1, 2)?;
-    // And then another one comes, and ends it as it should.
-    let mut tracer = trace(&mut world, ALL)?;
-    connections(&world, crate::kind::FIRST_OWN_PORT + 2, 3)?;
-    ensure!(tracer.next().is_some(), "nothing was told of");
-    while tracer.next().is_some() {}
-    world.dataplane.trace(None)?;
-    connections(&world, crate::kind::FIRST_OWN_PORT + 3, 4)?;
+    traffic.world.dataplane.trace(None)?;
+    traffic.of_every_kind()?;
     ensure!(tracer.next().is_none(), "tracing goes on");
     ensure!(tracer.left_out()? == 0, "something was left out");
-    Ok(world.checked())
+
+    traffic.world.dataplane.trace(Some(&first))?;
+    traffic.of_every_kind()?;
+    ensure!(tracer.next().is_some(), "tracing does not begin again");
+    // Without a word to the program, as when the daemon is killed.
+    drop(tracer);
+    traffic.of_every_kind()
+}
+
+/// Connections, each of another client.
+struct Traffic {
+    world: World,
+    client: u32,
+    own_port: u16,
+}
+
+impl Traffic {
+    fn of_every_kind(&mut self) -> anyhow::Result<()> {
+        for kind in Kind::all() {
+            self.world.publish(&[kind.service(1)])?;
+            self.client += 1;
+            let talk = kind.talk(self.client, 1).by_own_port(self.own_port);
+            if kind.mode == Mode::FullNat {
+                self.own_port += 1;
+            }
+            self.of(kind, &talk).with_context(|| format!("{kind:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn of(&self, kind: Kind, talk: &Talk) -> anyhow::Result<()> {
+        let world = &self.world;
+        if kind.is_stateless() {
+            world.open("first packet", talk)?;
+            world.forward("another", talk, talk.client_says(b"more"))?;
+        } else {
+            world.establish(talk)?;
+            world.both("while it lasts", talk, |frame| frame)?;
+        }
+        let nobodys = Frame::tcp(kind.client(9), kind.client(7));
+        world.unchanged("nobody's", Outcome::NotOurs, &nobodys)
+    }
 }
 
 fn told() -> anyhow::Result<()> {
