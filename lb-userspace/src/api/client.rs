@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use super::explain::{Answer, Question};
+use super::trace::{TraceRequest, Traced};
 use super::types::{
     AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Error, Reloaded,
     Service, SiteApplied, SiteRender, SiteStatus, Status,
@@ -147,6 +148,11 @@ impl Client {
     pub async fn why(&self, question: &Question) -> Result<Answer, ClientError> {
         let query = serde_urlencoded::to_string(question).map_err(|error| self.broken(error))?;
         self.get(&format!("/v1/why?{query}")).await
+    }
+
+    /// What is decided about packets that come.
+    pub async fn trace(&self, request: &TraceRequest) -> Result<Traced, ClientError> {
+        self.post("/v1/trace", request, PATIENCE).await
     }
 
     /// Reads the configuration file again and applies it whole, or not at all.

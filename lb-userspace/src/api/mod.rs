@@ -5,11 +5,13 @@ pub mod explain;
 pub(crate) mod http;
 pub mod server;
 pub mod socket;
+pub mod trace;
 pub mod types;
 
 use std::future::Future;
 
 use explain::{Answer, Question};
+use trace::{TraceRequest, Traced};
 use types::{
     AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Reloaded, Service,
     SiteApplied, SiteRender, SiteStatus, Status,
@@ -37,6 +39,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn counters(&self) -> impl Future<Output = Result<Counters, Refusal>> + Send;
     /// What would become of a packet, and why; changes nothing.
     fn why(&self, question: Question) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+    /// What is decided about packets that come.
+    fn trace(&self, request: TraceRequest) -> impl Future<Output = Result<Traced, Refusal>> + Send;
     /// Reads the file again and applies it whole, or not at all.
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// The nginx configuration of each web server.

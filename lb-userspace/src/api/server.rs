@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::explain::{Answer, Question};
 use super::http::{self, READ_TIME};
 pub use super::socket::bind;
+use super::trace::{TraceRequest, Traced};
 use super::types::{AddBackend, ChangeBackend, Changed, ConnectionFilter, Connections, Error, Service};
 use super::{Control, Refusal};
 
@@ -56,6 +57,7 @@ fn router<C: Control>(control: C) -> Router {
         .route("/v1/connections", get(connections::<C>))
         .route("/v1/counters", get(counters))
         .route("/v1/why", get(why::<C>))
+        .route("/v1/trace", post(trace::<C>))
         .route("/v1/reload", post(reload))
         .route("/v1/site/render", get(site_render))
         .route("/v1/site/apply", post(site_apply))
@@ -157,6 +159,14 @@ async fn why<C: Control>(
         )
     })?;
     lbd.call(|control| async move { control.why(question).await })
+        .await
+}
+
+async fn trace<C: Control>(
+    State(lbd): State<Daemon<C>>,
+    Body(request): Body<TraceRequest>,
+) -> Result<Json<Traced>, Refused> {
+    lbd.call(|control| async move { control.trace(request).await })
         .await
 }
 

@@ -66,6 +66,15 @@ pub(super) enum Command {
                       lbctl why udp '[2001:db8::2]:40000' '[2001:db8:ffff::10]:53' --from-backend dns1"
     )]
     Why(super::why::WhyArgs),
+    /// What is decided about packets as they come
+    #[command(
+        after_help = "While this runs, a second instance of the kernel program decides in the first one's stead, by the same tables, and\n\
+                      tells; packets do not notice but by some hundred nanoseconds. One trace at a time.\n\n\
+                      Examples:\n  lbctl trace --filter 'tcp host 198.18.0.2 port 443' --verbose\n  \
+                      lbctl trace --filter 'outcome refused_no_backend outcome table_full'\n  \
+                      lbctl trace --count 1000 --rate 1000 --pcapng trace.pcapng"
+    )]
+    Trace(super::trace::TraceArgs),
     /// Make lbd read its configuration again and apply it whole, or not at all
     #[command(after_help = "Example:\n  lbctl config check /etc/lb/lb.toml && lbctl reload")]
     Reload,

@@ -11,6 +11,7 @@ use super::drain;
 use super::failure::Failure;
 use super::pages::{site, status, tables, why};
 use super::screen::Screen;
+use super::trace;
 use super::units::{clean, plural};
 use crate::api::client::Client;
 use crate::api::types::{
@@ -32,6 +33,7 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
         Command::Why(asked) => screen.show(&lbd.why(&asked.question()).await?, |answer| {
             why::why(screen, answer)
         }),
+        Command::Trace(args) => trace::run(&lbd, screen, args).await,
         Command::Reload => screen.show(&lbd.reload().await?, |answer| match answer.changes.as_slice() {
             [] => "nothing changed\n".to_owned(),
             changes => lines(changes),

@@ -7,8 +7,10 @@ mod commands;
 mod drain;
 mod failure;
 mod pages;
+mod pcapng;
 mod screen;
 mod table;
+mod trace;
 mod units;
 mod why;
 

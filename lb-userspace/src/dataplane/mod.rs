@@ -17,6 +17,8 @@ mod shared_maps;
 mod snapshot;
 mod tracer;
 
+pub use aya::programs::ProgramFd;
+
 pub use attach::Attachment;
 pub use clock::Clock;
 pub use connections::{Connection, ConnectionTable};

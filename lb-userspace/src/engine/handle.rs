@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::{Engine, Reply, Request};
+use super::{Engine, Reply, Request, traces};
 use crate::api::explain::{Answer, Question};
+use crate::api::trace::{TraceRequest, Traced};
 use crate::api::types::{
     AddBackend, Backend, ChangeBackend, Changed, ConnectionFilter, Connections, Counters, Reloaded, Service,
     SiteApplied, SiteRender, SiteStatus, Status,
@@ -24,6 +25,7 @@ pub struct EngineHandle {
     handing_off: Arc<Mutex<()>>,
     /// The program's second instance: loaded when it is first needed, and kept.
     explainer: Arc<Mutex<Option<Explainer>>>,
+    pub(super) tracing: traces::Slot,
 }
 
 impl EngineHandle {
@@ -32,17 +34,18 @@ impl EngineHandle {
             requests,
             handing_off: Arc::default(),
             explainer: Arc::default(),
+            tracing: Arc::default(),
         }
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         let stopping = || Refusal::Failed("lbd is stopping".to_owned());
         self.requests.send(request(reply)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
 
-    async fn look<T: Send + 'static>(
+    pub(super) async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Engine) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -112,6 +115,10 @@ impl Control for EngineHandle {
             Some(loaded) => explain::explain(loaded, &site, &question),
             None => Err(Refusal::Failed("it was loaded a moment ago".to_owned())),
         }
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Traced, Refusal> {
+        self.ask_for_traced(request).await
     }
 
     async fn reload(&self) -> Result<Reloaded, Refusal> {

@@ -6,6 +6,7 @@ mod explain;
 mod handle;
 mod housekeeping;
 mod look;
+mod traces;
 mod vips;
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,7 +21,9 @@ use tokio::time::{Instant as TokioInstant, interval, sleep_until};
 use crate::api::Refusal;
 use crate::api::types::{AddBackend, ChangeBackend, Changed, Reloaded};
 use crate::config::{Config, ConfigError};
-use crate::dataplane::{Dataplane, DataplaneError, LoadOptions, Object, ServiceEntry, Snapshot, mtu};
+use crate::dataplane::{
+    Dataplane, DataplaneError, LoadOptions, Object, ProgramFd, ServiceEntry, Snapshot, mtu,
+};
 use crate::desired_state::{DesiredService, Inputs, Recoveries, with_overrides};
 use crate::handoff::DrainOutcome;
 use crate::health::{self, Monitor, Status, Target, TargetId};
@@ -106,6 +109,8 @@ enum Request {
     Add(AddBackend, Reply<Changed>),
     Change(ChangeBackend, Reply<Changed>),
     Reload(Reply<Reloaded>),
+    /// To have a second instance of the program decide, or no longer.
+    Trace(Option<ProgramFd>, Reply<()>),
     DrainForHandoff(String, Reply<DrainOutcome>),
     UndrainAfterHandoff(String, Option<Reply<()>>),
 }

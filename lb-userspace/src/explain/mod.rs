@@ -5,6 +5,7 @@
 mod frame;
 mod packet;
 mod site;
+mod trace;
 mod words;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::config::Protocol;
 use crate::dataplane::{Explained, Explainer, Forwarding};
 
 pub use site::{Interface, Site};
+pub use trace::{booted, filter, traced};
 pub use words::Told;
 
 use frame::{Addresses, Ends};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use lb::api::explain::{Answer, Decision, Question};
+use lb::api::trace::{TraceRequest, Traced, TracedPacket};
 use lb::api::types::*;
 use lb::api::{Control, Refusal, server};
 use lb::config;
@@ -235,6 +236,38 @@ impl Control for Fake {
             outcome: "to_backend".to_owned(),
             action: "redirect".to_owned(),
             meaning: "A client's packet went to its backend.".to_owned(),
+        })
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Traced, Refusal> {
+        self.asked(format!("trace {}", serde_json::to_string(&request).unwrap()))
+            .await;
+        self.refuse()?;
+        let packet = TracedPacket {
+            time: 1_700_000_000_123_456_789,
+            interface: "uplink".to_owned(),
+            packet: "TCP 198.18.0.2:40000 → 203.0.113.10:443, syn, 40 bytes".to_owned(),
+            length: 54,
+            head: "020000000002020000000001".to_owned(),
+            decisions: vec![Decision {
+                about: "service".to_owned(),
+                says: "www".to_owned(),
+            }],
+            service: Some("www".to_owned()),
+            backend: Some("web1 (198.18.1.2:443)".to_owned()),
+            outcome: "to_backend".to_owned(),
+            action: "redirect".to_owned(),
+        };
+        let packets = match (request.session, request.end) {
+            // Nothing yet, and then two at a time.
+            (None, _) | (_, true) => Vec::new(),
+            (Some(77), false) => vec![packet; 2],
+            (Some(other), _) => return Err(Refusal::Unknown(format!("no session {other}"))),
+        };
+        Ok(Traced {
+            session: 77,
+            packets,
+            left_out: 5,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod failures;
 mod terminal;
+mod trace;
 mod why;
 
 use std::path::Path;
