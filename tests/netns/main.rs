@@ -18,6 +18,7 @@ mod reload;
 mod restart;
 mod support;
 mod surroundings;
+mod trace;
 mod why;
 mod xdp_mode;
 
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         next_hop::cases(),
         xdp_mode::cases(),
         why::cases(),
+        trace::cases(),
     ];
     Suite {
         name: "netns",
