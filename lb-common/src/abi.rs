@@ -106,6 +106,14 @@ stages! {
     AnswerIpv6 = "lb_answer_ipv6",
 }
 
+/// Where in `PROGRAMS` the attached program is, for whoever has nobody else to call.
+pub const ATTACHED_PLACE: u32 = Stage::ALL.len() as u32;
+/// Where in `PROGRAMS` the program is that decides while there is tracing; in the array of the instance that it is of, the one
+/// that it leaves everything to.
+pub const TRACED_PLACE: u32 = ATTACHED_PLACE + 1;
+/// How many places there are.
+pub const PLACES: u32 = TRACED_PLACE + 1;
+
 /// The words that say which copy is active and how to look things up in it. One element.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default)]
@@ -114,6 +122,8 @@ pub struct Control {
     pub active: u64,
     /// How each copy is looked up.
     pub copies: [CopyHeader; 2],
+    /// Not 0: the program at [`TRACED_PLACE`] decides instead of the attached one.
+    pub traced: u64,
     /// Until when, in jiffies, [`CopyHeader::MIGRATING`] is heeded: should the daemon die over it, new connections do not wait
     /// for the next one for ever.
     pub migrating_until: u64,
@@ -518,7 +528,8 @@ impl FragmentNote {
 }
 
 const _: () = {
-    assert!(size_of::<Control>() == 64);
+    assert!(size_of::<Control>() == 128);
+    assert!(core::mem::offset_of!(Control, traced) < 64);
     assert!(size_of::<TableHeader>() == 64);
     assert!(size_of::<CopyHeader>() == 24);
     assert!(size_of::<Service>() == 64);

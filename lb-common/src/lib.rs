@@ -15,6 +15,7 @@ pub mod abi;
 pub mod bench;
 pub mod checksum;
 pub mod connection_table;
+pub mod explain;
 pub mod family;
 pub mod hash;
 pub mod lookup_table;

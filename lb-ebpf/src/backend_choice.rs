@@ -5,19 +5,21 @@ use core::num::{NonZeroU32, NonZeroU64};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{Backend, Choice, MAX_SIBLINGS, Membership, Mode, Service};
+use lb_common::abi::{Backend, BackendState, Choice, MAX_SIBLINGS, Membership, Mode, Service};
+use lb_common::explain::{Decision, Way};
 use lb_common::family::Family;
 use lb_common::hash::{scale_high, scale_low};
 use lb_common::outcome::Outcome;
 use lb_common::word::Word as _;
 
 use crate::connection_table::Table;
-use crate::global;
 use crate::maps::{BACKEND_STATES, SELECTION_SEED, SERVICE_STATES, element};
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::pipeline::Path;
 use crate::service_lookup::Tables;
+use crate::word::SharedWord;
+use crate::{explain, global};
 
 /// How often another slot is tried when one cannot be had.
 const CHOICES: u32 = 4;
@@ -71,38 +73,38 @@ impl Slots {
 
     /// The next slot in the service's round: exact, whichever CPUs the connections arrive on.
     #[inline(always)]
-    fn by_cursor(self, tables: &Tables, number: u16) -> Result<u16, Outcome> {
-        let slot = next_in_round(number)? % NonZeroU64::from(self.count);
-        self.at(tables, slot as u32)
+    fn next(self, number: u16) -> Result<u32, Outcome> {
+        Ok((next_in_round(number)? % NonZeroU64::from(self.count)) as u32)
     }
 
     /// Of the next slot in the round and another one, the one whose backend has fewer connections for its weight.
     #[inline(always)]
-    fn by_load(self, tables: &Tables, number: u16) -> Result<u16, Outcome> {
-        let one = (next_in_round(number)? % NonZeroU64::from(self.count)) as u32;
+    fn less_loaded(self, tables: &Tables, number: u16) -> Result<u32, Outcome> {
+        let one = self.next(number)?;
         let step = 1 + scale_low(u64::from(random()), (self.count.get() - 1).max(1));
-        let other = self.at(tables, (one + step) % self.count)?;
-        let one = self.at(tables, one)?;
-        let (state, other_state) = (
-            element(&BACKEND_STATES, u32::from(one)).ok_or(Outcome::Impossible)?,
-            element(&BACKEND_STATES, u32::from(other)).ok_or(Outcome::Impossible)?,
-        );
+        let other = (one + step) % self.count;
+        let (state, other_state) = (self.state(tables, one)?, self.state(tables, other)?);
         let load = state.load.load() * other_state.weight.load();
         let other_load = other_state.load.load() * state.weight.load();
         Ok(if other_load < load { other } else { one })
     }
 
+    #[inline(always)]
+    fn state(self, tables: &Tables, slot: u32) -> Result<&'static BackendState<SharedWord>, Outcome> {
+        element(&BACKEND_STATES, u32::from(self.at(tables, slot)?)).ok_or(Outcome::Impossible)
+    }
+
     /// Any slot.
     #[inline(always)]
-    fn by_chance(self, tables: &Tables) -> Result<u16, Outcome> {
-        self.at(tables, scale_low(u64::from(random()), self.count.get()))
+    fn any(self) -> u32 {
+        scale_low(u64::from(random()), self.count.get())
     }
 }
 
 #[inline(always)]
 fn next_in_round(number: u16) -> Result<u64, Outcome> {
     let state = element(&SERVICE_STATES, u32::from(number)).ok_or(Outcome::Impossible)?;
-    Ok(state.cursor.fetch_increment())
+    Ok(state.cursor.fetch_increment_after(explain::rounds))
 }
 
 #[inline(always)]
@@ -157,25 +159,32 @@ pub fn choose<F: Path<K>, const K: usize>(
         }
         hash = hash.rotate_left(21);
         if id == avoid {
-            why_not = Outcome::PortsExhausted;
+            why_not = pass_over(id, Outcome::PortsExhausted);
             continue;
         }
         let backend = tables.backend(id).ok_or(Outcome::Impossible)?;
         if backend.mode == Mode::Nat as u8 {
             if F::of_record(&backend.address) == segment.network.source {
-                why_not = Outcome::HairpinToSelf;
+                why_not = pass_over(id, Outcome::HairpinToSelf);
                 continue;
             }
             if backend.flags & Backend::SHARED != 0
                 && F::collides(context.ctx, tables.copy(), number, id) != 0
             {
-                why_not = Outcome::SharedEndpointCollision;
+                why_not = pass_over(id, Outcome::SharedEndpointCollision);
                 continue;
             }
         }
         return Ok(id);
     }
     Err(why_not)
+}
+
+/// Why a backend cannot be had.
+#[inline(always)]
+fn pass_over(id: u16, why: Outcome) -> Outcome {
+    explain::note(Decision::PassedOver, u64::from(id), why as u64);
+    why
 }
 
 /// The id in a slot of a service; 0 if there is none. `by_hash`: 1 if the hash chooses, 0 if the service's own way does.
@@ -189,15 +198,23 @@ pub fn pick(copy: u32, number: u16, by_hash: u32, hash: u64) -> u64 {
 fn pick_from(tables: &Tables, number: u16, by_hash: bool, hash: u64) -> Result<u16, Outcome> {
     let service = tables.service(number)?;
     let slots = Slots::of(service).ok_or(Outcome::Impossible)?;
-    if by_hash {
-        slots.by_hash(tables, hash)
+    let (slot, way) = if by_hash {
+        (scale_high(hash, slots.count.get()), Way::Hash)
     } else if service.choice == Choice::Least as u32 {
-        slots.by_load(tables, number)
+        (slots.less_loaded(tables, number)?, Way::Least)
     } else if service.choice == Choice::Random as u32 {
-        slots.by_chance(tables)
+        (slots.any(), Way::Chance)
     } else {
-        slots.by_cursor(tables, number)
-    }
+        (slots.next(number)?, Way::Round)
+    };
+    let id = slots.at(tables, slot)?;
+    let count = u64::from(slots.count.get());
+    explain::note(
+        Decision::Slot,
+        u64::from(slot) | count << 32,
+        u64::from(id) | (way as u64) << 16,
+    );
+    Ok(id)
 }
 
 /// Whether the client already talks, from the same port, to the same endpoint by way of another service that shares it (1).

@@ -5,12 +5,13 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{self, bpf_redirect};
 use aya_ebpf::programs::XdpContext;
+use lb_common::explain::{Answered, Decision};
 use lb_common::family::{Family, Ipv4};
 use lb_common::outcome::{Action, Outcome};
 use lb_common::wire::ethernet::{Ethernet, Mac};
 
 use crate::maps::ROUTE_QUERY;
-use crate::{counters, global};
+use crate::{counters, explain, global};
 
 /// What becomes of a packet.
 pub struct Verdict {
@@ -33,6 +34,7 @@ impl From<Outcome> for Verdict {
 #[inline(always)]
 pub fn carry_out(context: &XdpContext, verdict: Verdict) -> u32 {
     counters::count(verdict.outcome);
+    explain::end(context, verdict.outcome, verdict.interface_index);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
         context,
@@ -105,9 +107,9 @@ pub struct RouteQuery {
     version: u64,
 }
 
-const FOUND: u64 = 0;
-const NO_NEIGHBOUR: u64 = 1;
-const NO_ROUTE: u64 = 2;
+const FOUND: u64 = Answered::Found as u64;
+const NO_NEIGHBOUR: u64 = Answered::NoNeighbour as u64;
+const NO_ROUTE: u64 = Answered::NoRoute as u64;
 
 /// Asks the routing table, whether or not the packet is too big for the way. Only packets whose next hop is not known pay for
 /// it.
@@ -121,7 +123,9 @@ pub fn route<F: Family>(context: &XdpContext, source: F::Address, destination: F
     query.source = F::widened(source);
     query.destination = F::widened(destination);
     query.version = u64::from(F::VERSION);
-    let how = match global::ask_route(context.ctx) {
+    let answered = global::ask_route(context.ctx);
+    explain::note(Decision::Route, answered, u64::from(query.interface_index));
+    let how = match answered {
         FOUND => How::Known,
         NO_NEIGHBOUR => How::Kernel,
         _ => How::NotForwarded,

@@ -5,6 +5,7 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, FragmentKey, FragmentNote, Mode};
 use lb_common::checksum::Delta;
+use lb_common::explain::Decision;
 use lb_common::family::Family;
 use lb_common::hash::Seed;
 use lb_common::outcome::Outcome;
@@ -14,6 +15,7 @@ use lb_common::wire::{Frame as _, ethernet};
 use crate::connection_table::jiffies;
 use crate::counters;
 use crate::encapsulate::{encapsulate, overhead};
+use crate::explain::{self, is_dry};
 use crate::forward::{How, Route, Verdict};
 use crate::maps::{FRAGMENTS, TICK_SHIFT};
 use crate::mtu::{self, Otherwise};
@@ -89,6 +91,9 @@ pub fn note<F: Family>(context: *mut xdp_md, noted: u64, low: u64, high: u64) ->
         check: check(&key),
         client: [low, high],
     };
+    if is_dry() {
+        return 0;
+    }
     // A full table makes room by itself; whatever fails here costs a datagram, which the later fragments' outcome tells.
     let _ = FRAGMENTS.insert(key, note, 0);
     0
@@ -146,6 +151,7 @@ fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Ou
             Outcome::FragmentOfNobody
         });
     };
+    explain::note(Decision::Concerns, u64::from(note.backend), 0);
     if network.time_to_live <= 1 {
         return Err(Outcome::TimeToLiveOver);
     }

@@ -8,7 +8,9 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::family::{Ipv4, Ipv6};
 
-use crate::{backend_choice, forward, fragment, mtu, new_connection, own_ports, packet, pipeline};
+use crate::{
+    backend_choice, explain, forward, fragment, mtu, new_connection, own_ports, packet, pipeline, trace,
+};
 
 macro_rules! global {
     ($($name:ident($($argument:ident: $type:ty),*) = $what:expr;)*) => {
@@ -24,6 +26,9 @@ macro_rules! global {
 
 global! {
     walk_extensions(context: *mut xdp_md, offset: u32, next_header: u8) = packet::walk;
+    take_note(what: u32, first: u64, second: u64) = explain::take_note;
+    fits(context: *mut xdp_md) = trace::fits;
+    send_notes(context: *mut xdp_md, outcome: u32) = trace::end;
     fit(context: *mut xdp_md, interface_index: u32, growth: u32) = mtu::closer;
     ask_route(context: *mut xdp_md) = forward::ask;
     pick(copy: u32, number: u16, by_hash: u32, hash: u64) = backend_choice::pick;

@@ -8,6 +8,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, Choice, Listener, MAX_SIBLINGS, Membership, Mode, Outer, Service};
 use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
+use lb_common::explain::Decision;
 use lb_common::family::{Family, Ipv4, Ipv6, Keys};
 use lb_common::outcome::Outcome;
 use lb_common::wire::ethernet::{self, Ethernet};
@@ -19,6 +20,7 @@ use lb_common::word::Word as _;
 use crate::backend_choice::{Slots, hash_client, hashes};
 use crate::connection_table::{Table, is_recent, now};
 use crate::encapsulate::{encapsulate, overhead};
+use crate::explain;
 use crate::forward::{How, Verdict};
 use crate::maps::{SERVICE_STATES, element};
 use crate::own_ports;
@@ -282,6 +284,7 @@ fn to_backend<F: Icmp>(
     if message.network.time_to_live <= 1 {
         return Err(Outcome::TimeToLiveOver);
     }
+    explain::note(Decision::Concerns, u64::from(towards.id), 0);
     let backend = tables.backend(towards.id).ok_or(Outcome::Impossible)?;
     if !F::is(message.quoted.network.source, &backend.vip) {
         return Err(Outcome::IcmpNotOurs);
@@ -344,6 +347,7 @@ fn to_client<F: Icmp>(
     if message.network.time_to_live <= 1 {
         return Err(Outcome::TimeToLiveOver);
     }
+    explain::note(Decision::Concerns, u64::from(candidate.backend), 0);
     let backend: &Backend = tables.backend(candidate.backend).ok_or(Outcome::Impossible)?;
     let address = F::of_record(&backend.address);
     if address != message.quoted.network.destination {

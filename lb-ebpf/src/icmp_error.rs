@@ -16,6 +16,7 @@ use lb_common::wire::{Frame as _, ipv4, ipv6};
 use network_types::eth::EtherType;
 
 use crate::connection_table::jiffies;
+use crate::explain::is_dry;
 use crate::maps::ICMP_SENT;
 use crate::packet::Packet;
 use crate::rewrite;
@@ -172,7 +173,9 @@ fn may_send<F: Family>(to: F::Address) -> bool {
         if *last == now {
             return false;
         }
-        *last = now;
+        if !is_dry() {
+            *last = now;
+        }
     }
     true
 }

@@ -27,6 +27,8 @@ mod counters;
 #[cfg(target_arch = "bpf")]
 mod encapsulate;
 #[cfg(target_arch = "bpf")]
+mod explain;
+#[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod fragment;
@@ -57,6 +59,8 @@ mod rewrite;
 #[cfg(target_arch = "bpf")]
 mod service_lookup;
 #[cfg(target_arch = "bpf")]
+mod trace;
+#[cfg(target_arch = "bpf")]
 mod untracked_answer;
 #[cfg(target_arch = "bpf")]
 mod word;
@@ -72,7 +76,7 @@ mod program {
     use lb_common::family::{Ipv4, Ipv6};
 
     use crate::packet::Packet;
-    use crate::{answer, forward, fragment, icmp, new_connection, pipeline, untracked_answer};
+    use crate::{answer, forward, fragment, icmp, new_connection, pipeline, trace, untracked_answer};
 
     /// Balances: this is the program that is attached. It decides about IPv4 itself and leaves everything else to the
     /// others, each of which the kernel's verifier looks at by itself.
@@ -163,6 +167,13 @@ mod program {
     #[xdp]
     pub fn lb_ipv6_fragment(context: XdpContext) -> u32 {
         forward::carry_out(&context, fragment::run::<Ipv6, 3>(&context))
+    }
+
+    /// The first program of a second instance that traces: it is called instead of the attached one, notes the frame, and lets
+    /// its own instance decide.
+    #[xdp]
+    pub fn lb_traced(context: XdpContext) -> u32 {
+        forward::carry_out(&context, trace::begin(&context).into())
     }
 
     /// Writes the kernel's jiffies into the first eight bytes of the frame. Never attached: the daemon runs it through

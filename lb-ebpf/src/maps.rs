@@ -3,13 +3,14 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use lb_common::abi::{
     BACKEND_IDS, Backend, BackendCounters, BackendState, Control, ENDPOINT_BUCKETS, Evictions,
-    FRAGMENT_NOTES, FragmentKey, FragmentNote, ICMP_GROUPS, NOTE_WORDS, Outer, PortEntry, Pressure,
-    SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES, Service, ServiceState, SlotLine, Stage, TableHeader,
+    FRAGMENT_NOTES, FragmentKey, FragmentNote, ICMP_GROUPS, NOTE_WORDS, Outer, PLACES, PortEntry, Pressure,
+    SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES, Service, ServiceState, SlotLine, TableHeader,
 };
 use lb_common::connection_table::Bucket;
+use lb_common::explain::{Notes, TraceFilter, TraceState};
 use lb_common::hash::Seed;
 use lb_common::lookup_table::LookupBucket;
 use lb_common::outcome::Outcome;
@@ -33,7 +34,7 @@ pub fn element<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
 pub static TABLE_HEADER: Array<TableHeader> = Array::with_max_entries(1, MMAPABLE);
 /// What the daemon must not forget, so that it can say what the tables mean. Nothing here looks at it.
 #[map]
-pub static NOTES: Array<u64> = Array::with_max_entries(NOTE_WORDS, MMAPABLE);
+pub static DAEMON_NOTES: Array<u64> = Array::with_max_entries(NOTE_WORDS, MMAPABLE);
 /// Which copy is active and how it is looked up.
 #[map]
 pub static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
@@ -92,9 +93,12 @@ pub static ANSWER: PerCpuArray<Answer> = PerCpuArray::with_max_entries(1, 0);
 /// What this CPU asks the routing table.
 #[map]
 pub static ROUTE_QUERY: PerCpuArray<RouteQuery> = PerCpuArray::with_max_entries(1, 0);
-/// The other programs, by [`Stage`].
+/// The other programs, by [`Stage`](lb_common::abi::Stage), and after them the ones at their places.
 #[map]
-pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(Stage::ALL.len() as u32, 0);
+pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(PLACES, 0);
+/// Of the instance that traces: the other programs of the one that is traced. Else of no use.
+#[map]
+pub static LIVE_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(PLACES, 0);
 /// Where clients' packets come from.
 #[map]
 pub static RETURN_HOP_TABLE: Array<HopSlot<SharedWord>> = Array::with_max_entries(RETURN_HOPS, MMAPABLE);
@@ -104,6 +108,20 @@ pub static OUTCOME_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Ou
 /// By backend id.
 #[map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters> = PerCpuArray::with_max_entries(BACKEND_IDS, 0);
+
+/// What was decided about a packet, where that is asked for.
+#[map]
+pub static NOTES: PerCpuArray<Notes> = PerCpuArray::with_max_entries(1, 0);
+
+/// What is traced.
+#[map]
+pub static TRACE_FILTER: Array<TraceFilter> = Array::with_max_entries(1, MMAPABLE);
+/// How much was traced.
+#[map]
+pub static TRACE_STATE: PerCpuArray<TraceState> = PerCpuArray::with_max_entries(1, 0);
+/// [`Notes`] on traced packets, on their way to the daemon.
+#[map]
+pub static TRACED: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// Buckets of [`CONNECTIONS`].
 #[unsafe(no_mangle)]
@@ -123,3 +141,12 @@ pub static TICK_SHIFT: Global<u32> = Global::new(10);
 /// Whether answers go back where the client's last packet came from (1), or where the routing table says (0).
 #[unsafe(no_mangle)]
 pub static LEARN_RETURN_HOPS: Global<u8> = Global::new(1);
+/// Whether decisions are noted (1).
+#[unsafe(no_mangle)]
+pub static EXPLAIN: Global<u8> = Global::new(0);
+/// Whether what was noted is sent to the daemon (1).
+#[unsafe(no_mangle)]
+pub static TRACE: Global<u8> = Global::new(0);
+/// Whether nothing is written to what is shared (1).
+#[unsafe(no_mangle)]
+pub static DRY_RUN: Global<u8> = Global::new(0);

@@ -4,14 +4,15 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_check_mtu;
 use aya_ebpf::programs::XdpContext;
+use lb_common::explain::Decision;
 use lb_common::outcome::Outcome;
 use lb_common::wire::ipv4;
 
 use crate::answer::answer;
 use crate::forward::{How, Route};
-use crate::global;
 use crate::packet::Packet;
 use crate::pipeline::Path;
+use crate::{explain, global};
 
 /// What may be done with a packet that does not fit.
 #[derive(Clone, Copy)]
@@ -51,7 +52,9 @@ pub fn fitting<F: Path<K>, const K: usize>(
     }
     let may_be_cut = F::VERSION == 4 && otherwise.cut;
     let growth = u32::from(may_be_cut) << 16 | growth as u32;
-    match global::fit(context.ctx, route.interface_index, growth) {
+    let fits = global::fit(context.ctx, route.interface_index, growth);
+    explain::note(Decision::Mtu, u64::from(route.interface_index), fits);
+    match fits {
         FITS => Ok(route),
         IN_FRAGMENTS => Ok(Route::other(How::Kernel)),
         room if otherwise.answer => Err(answer::<F, K>(context, Outcome::TooBig, room as u32)),

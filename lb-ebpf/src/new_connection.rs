@@ -6,6 +6,7 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, Choice, Evictions, Listener, Mode, Service};
 use lb_common::connection_table::{Inserted, Value};
+use lb_common::explain::{Decision, Entered};
 use lb_common::family::{Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{State, TimeoutClass};
@@ -16,15 +17,15 @@ use crate::backend_choice::{By, Slots, choose, hash_of, hashes};
 use crate::connection_table::{
     Table, YOUNG_TICKS, answers_are_seen, is_flooded, is_long_flooded, note_flood, note_tick, now,
 };
-use crate::counters;
+use crate::explain::is_dry;
 use crate::forward::Verdict;
-use crate::fragment;
 use crate::maps::{BACKEND_STATES, EVICTIONS, SERVICE_STATES, element};
 use crate::own_ports::{self, Owner};
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::pipeline::{Opening, Path, Towards, is_forwardable, return_hop, stays, to_backend, vip_port};
 use crate::service_lookup::Tables;
+use crate::{counters, explain, fragment};
 
 /// Decides about a packet and changes it accordingly.
 #[inline(always)]
@@ -103,11 +104,11 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
     }
     let now = now();
     let opens = segment.opens();
-    let by = if opens && !is_flooded(now) {
-        By::Service
-    } else {
-        By::Hash
-    };
+    let flooded = is_flooded(now);
+    if flooded {
+        explain::note(Decision::Flooded, 0, 0);
+    }
+    let by = if opens && !flooded { By::Service } else { By::Hash };
     let (mut id, outcome) = match by {
         By::Service => (
             choose(context, segment, tables, number, by, 0)?,
@@ -157,7 +158,9 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
     };
     let value = Value::new(state, id, hop, deadline).with_port(own_port);
     let which = tables.copy() | Opening::of(segment).0 << OPENING_SHIFT;
-    match F::store(which, key_of(listener, segment), value.0) {
+    let stored = F::store(which, key_of(listener, segment), value.0);
+    note_entered(stored, value);
+    match stored {
         STORED => {}
         FULL if full_nat => return Err(Outcome::TableFull),
         FULL => {
@@ -184,6 +187,16 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
         }
     }
     Ok((Towards { id, port: own_port }, outcome))
+}
+
+#[inline(always)]
+fn note_entered(stored: u64, value: Value) {
+    let (entered, holds) = match stored {
+        STORED => (Entered::Stored, value.0),
+        FULL => (Entered::Full, 0),
+        other => (Entered::Exists, other),
+    };
+    explain::note(Decision::Entered, entered as u64, holds);
 }
 
 /// [`store`] of an IPv4 connection to a service of one port.
@@ -222,7 +235,13 @@ fn store<F: Table<K>, const K: usize>(which: u32, key: [u64; K], value: u64) -> 
         {
             return before.0;
         }
-        let holds = home.renew(&key, (way, before), value);
+        explain::note(Decision::NotKept, before.0, 0);
+        // What a dry run does not write, it cannot read back.
+        let holds = if is_dry() {
+            value
+        } else {
+            home.renew(&key, (way, before), value)
+        };
         if holds == value {
             return STORED;
         }
@@ -306,6 +325,7 @@ fn choose_for_good<F: Path<K>, const K: usize>(
     if before == id {
         return Ok((id, Outcome::ToBackend));
     }
+    explain::note(Decision::Differ, u64::from(id), u64::from(before));
     let is_up = tables
         .backend(before)
         .is_some_and(|backend| backend.flags & Backend::UP != 0);

@@ -6,6 +6,7 @@
 use core::num::NonZeroU64;
 
 use lb_common::abi::{Outer, PortEntry};
+use lb_common::explain::Decision;
 use lb_common::family::Family;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{State, TimeoutClass};
@@ -14,12 +15,12 @@ use lb_common::word::Word as _;
 
 use crate::backend_choice::random;
 use crate::connection_table::{Table, jiffies};
-use crate::global;
 use crate::maps::{BACKEND_STATES, PORTS, element};
 use crate::parse::Segment;
 use crate::pipeline::Path;
 use crate::service_lookup::Tables;
 use crate::word::SharedWord;
+use crate::{explain, global};
 
 /// How many ports are tried before they count as exhausted: first those whose turn it is, which have rested longest, then any,
 /// since many in a row may be taken by connections that last. While nine of ten are taken, one connection in a million finds
@@ -56,7 +57,9 @@ pub fn allocate<F: Path<K>, const K: usize>(
 ) -> Result<u16, Outcome> {
     let [low, high] = F::widened(owner.address);
     let which = tables.copy() | u32::from(id) << ID_SHIFT;
-    match F::give_port(which, low, high, owner.pack(), now.0) as u16 {
+    let given = F::give_port(which, low, high, owner.pack(), now.0);
+    explain::note(Decision::OwnPort, u64::from(id), given);
+    match given as u16 {
         0 => Err(Outcome::PortsExhausted),
         port => Ok(port),
     }
@@ -84,7 +87,7 @@ pub fn give(which: u32, low: u64, high: u64, owner: u64, now: u16, take: Take) -
     }
     for attempt in 0..IN_TURN + AT_RANDOM {
         let place = if attempt < IN_TURN {
-            state.port_cursor.fetch_increment()
+            state.port_cursor.fetch_increment_after(|| u64::from(attempt))
         } else {
             u64::from(random())
         };

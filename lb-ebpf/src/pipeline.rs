@@ -7,6 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer, Stage};
 use lb_common::checksum::Delta;
 use lb_common::connection_table::Value;
+use lb_common::explain::Decision;
 use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::{Sender, State};
@@ -24,8 +25,8 @@ use crate::own_ports;
 use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::rewrite::{self, Rewrite};
-use crate::service_lookup::Tables;
-use crate::{counters, fragment, global};
+use crate::service_lookup::{self, Tables};
+use crate::{counters, explain, fragment, global, trace};
 
 /// A family whose packets go this way, the programs that go on with those that do not, and the functions that the
 /// verifier looks at by themselves.
@@ -179,12 +180,14 @@ pub fn run(context: &XdpContext) -> Verdict {
 
 #[inline(always)]
 fn enter(context: &XdpContext) -> Result<Verdict, Outcome> {
+    let control = service_lookup::control()?;
+    trace::hand_over(context, control);
     let packet = Packet::of(context);
     let (ethernet, carries) = ethernet::parse(&packet)?;
     if matches!(carries, Carries::Ipv6) {
         return Err(go_on(context, Stage::Ipv6));
     }
-    judge::<Ipv4, 1>(context, &packet, ethernet)
+    judge::<Ipv4, 1>(context, &packet, ethernet, || Ok(Tables::of_control(control)))
 }
 
 /// The same for a frame whose family is known.
@@ -197,7 +200,7 @@ pub fn run_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Verdict {
 fn enter_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
     let packet = Packet::of(context);
     let (ethernet, _) = ethernet::parse(&packet)?;
-    judge::<F, K>(context, &packet, ethernet)
+    judge::<F, K>(context, &packet, ethernet, Tables::active)
 }
 
 /// Leaves the frame to another program, which does not come back.
@@ -205,6 +208,7 @@ fn enter_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verd
 pub fn go_on(context: &XdpContext, stage: Stage) -> Outcome {
     // SAFETY: the daemon has put programs of this object there.
     unsafe { PROGRAMS.tail_call(context, stage as u32) };
+    trace::fall_back(context, stage as u32);
     Outcome::Impossible
 }
 
@@ -213,6 +217,7 @@ fn judge<F: Path<K>, const K: usize>(
     context: &XdpContext,
     packet: &Packet,
     ethernet: Ethernet,
+    tables: impl FnOnce() -> Result<Tables, Outcome>,
 ) -> Result<Verdict, Outcome> {
     let network = F::parse(packet)?;
     match segment::kind::<F>(&network)? {
@@ -221,7 +226,7 @@ fn judge<F: Path<K>, const K: usize>(
         Kind::Icmp => return Err(go_on(context, F::ICMP_STAGE)),
     }
     let segment = segment::with_transport::<F, Packet>(packet, ethernet, network)?;
-    let tables = Tables::active()?;
+    let tables = tables()?;
     let (network, transport) = (&segment.network, &segment.transport);
     let protocol = network.protocol;
     if let Some(listener) = tables.listener::<F>(network.destination, transport.destination_port, protocol) {
@@ -278,6 +283,7 @@ fn from_client<F: Path<K>, const K: usize>(
         && let Some(entry) = home.find(&key)
         && let Some(backend) = keeps(tables, segment, entry.1)
     {
+        explain::note(Decision::FromClient, listener.0.get(), entry.1.0);
         is_forwardable(segment)?;
         if backend.flags & Backend::RESET != 0 {
             let (way, value) = entry;
@@ -294,6 +300,7 @@ fn from_client<F: Path<K>, const K: usize>(
         let towards = Towards::of(entry.1);
         return to_backend(context, segment, tables, towards, backend, Outcome::ToBackend);
     }
+    explain::note(Decision::FromClient, listener.0.get(), 0);
     Err(go_on(context, F::NEW_STAGE))
 }
 
@@ -479,6 +486,7 @@ fn from_backend<F: Path<K>, const K: usize>(
     if let Some(entry) = home.find(&key)
         && is_answer(segment, membership, &client, entry.1)
     {
+        explain::note(Decision::FromBackend, membership.pack(), entry.1.0);
         if segment.transport.flags.accepts() && entry.1.state().looks_over() {
             // The client talks to the backend directly, from a port whose balanced connection is over.
             entry.0.remove(entry.1);
@@ -494,6 +502,7 @@ fn from_backend<F: Path<K>, const K: usize>(
         let (id, hop) = (membership.backend, entry.1.hop());
         return to_client(context, segment, tables, id, backend, &client, hop);
     }
+    explain::note(Decision::FromBackend, membership.pack(), 0);
     Err(go_on(context, F::UNTRACKED_STAGE))
 }
 

@@ -4,8 +4,8 @@ use core::num::NonZeroU64;
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::abi::{
-    self, BACKEND_IDS, Backend, CopyHeader, ENDPOINT_BUCKETS, Listener, Membership, Outer, SERVICE_BUCKETS,
-    SERVICE_NUMBERS, SLOT_LINES, SLOTS_PER_LINE, Service,
+    BACKEND_IDS, Backend, Control, CopyHeader, ENDPOINT_BUCKETS, Listener, Membership, Outer,
+    SERVICE_BUCKETS, SERVICE_NUMBERS, SLOT_LINES, SLOTS_PER_LINE, Service,
 };
 use lb_common::family::Family;
 use lb_common::lookup_table::bucket_index;
@@ -25,27 +25,42 @@ pub struct Tables {
     header: &'static CopyHeader,
 }
 
+/// The words that say which copy is active, and whether there is tracing.
+#[inline(always)]
+pub fn control() -> Result<&'static Control, Outcome> {
+    element(&CONTROL, 0).ok_or(Outcome::Impossible)
+}
+
 impl Tables {
     /// The active copy.
     #[inline(always)]
     pub fn active() -> Result<Self, Outcome> {
-        let control: &'static abi::Control = element(&CONTROL, 0).ok_or(Outcome::Impossible)?;
+        Ok(Self::of_control(control()?))
+    }
+
+    /// The same, where the words that say so are at hand.
+    #[inline(always)]
+    pub fn of_control(control: &'static Control) -> Self {
         // SAFETY: a reference to an aligned word; the daemon flips it at any time, so it is loaded exactly once.
         let copy = unsafe { (&raw const control.active).read_volatile() } as u32;
-        Self::of(copy)
+        Self::in_copy(control, copy)
     }
 
     /// A copy, 0 or 1, that was the active one when the packet came.
     #[inline(always)]
     pub fn of(copy: u32) -> Result<Self, Outcome> {
-        let control: &'static abi::Control = element(&CONTROL, 0).ok_or(Outcome::Impossible)?;
+        Ok(Self::in_copy(control()?, copy))
+    }
+
+    #[inline(always)]
+    fn in_copy(control: &'static Control, copy: u32) -> Self {
         let copy = copy & 1;
         let header = if copy == 0 {
             &control.copies[0]
         } else {
             &control.copies[1]
         };
-        Ok(Self { copy, header })
+        Self { copy, header }
     }
 
     /// Which copy it is.
@@ -66,9 +81,8 @@ impl Tables {
         if self.header.flags & CopyHeader::MIGRATING == 0 {
             return false;
         }
-        let control: Option<&'static abi::Control> = element(&CONTROL, 0);
         // SAFETY: the helper has no preconditions.
-        control.is_some_and(|control| unsafe { bpf_jiffies64() } < control.migrating_until)
+        control().is_ok_and(|control| unsafe { bpf_jiffies64() } < control.migrating_until)
     }
 
     /// What is said of a backend's packet that belongs to no connection.

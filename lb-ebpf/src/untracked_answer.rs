@@ -3,12 +3,12 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::Membership;
+use lb_common::explain::Decision;
 use lb_common::outcome::Outcome;
 use lb_common::wire::Frame as _;
 use lb_common::word::Word as _;
 
 use crate::connection_table::{is_flooded, is_recent, now};
-use crate::counters;
 use crate::forward::{How, Verdict, route};
 use crate::fragment;
 use crate::maps::{SERVICE_STATES, element};
@@ -17,6 +17,7 @@ use crate::packet::Packet;
 use crate::parse::{Segment, parse};
 use crate::pipeline::{Client, Path, is_forwardable, leave, rewrite_to_client};
 use crate::service_lookup::Tables;
+use crate::{counters, explain};
 
 /// Decides about a packet and changes it accordingly.
 #[inline(always)]
@@ -64,7 +65,9 @@ fn without_entry<F: Path<K>, const K: usize>(
     if tables.is_migrating() && !membership.is(Membership::STATELESS) {
         return Err(Outcome::Migrating);
     }
-    if !answers_without_entry(membership, opens)? {
+    let answers = answers_without_entry(membership, opens)?;
+    explain::note(Decision::Untracked, membership.pack(), u64::from(answers));
+    if !answers {
         return Err(Outcome::NoConnection);
     }
     is_forwardable(segment)?;

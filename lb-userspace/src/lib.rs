@@ -10,6 +10,7 @@ pub mod config;
 pub mod dataplane;
 pub mod desired_state;
 pub mod engine;
+pub mod explain;
 pub mod failpoint;
 pub mod handoff;
 pub mod health;

@@ -24,7 +24,7 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
             spoilt(lab, "SERVICE_STATES", Some("PRESSURE"), "where this lbd needs")
         }),
         unnoticed(lab, "the pinned notes are another map", |lab| {
-            spoilt(lab, "NOTES", Some("CONTROL"), "where this lbd needs")
+            spoilt(lab, "DAEMON_NOTES", Some("CONTROL"), "where this lbd needs")
         }),
         unnoticed(lab, "the bpf filesystem is read-only", read_only),
         unnoticed(lab, "the state file is cut off", |lab| {

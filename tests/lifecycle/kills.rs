@@ -70,7 +70,7 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
             lab.start_lbd()
         }),
         unnoticed(lab, "tables made larger and smaller by restarts", |lab| {
-            for (from, to) in [(100_000, 200_000), (200_000, 100_000)] {
+            for (from, to) in [(400_000, 800_000), (800_000, 400_000)] {
                 resize(lab, from, to)?;
                 lab.stop_lbd()?;
                 lab.start_lbd()?;
@@ -126,23 +126,23 @@ fn starting(lab: &mut Lab, point: Failpoint) -> Result<()> {
 
 fn alone_in_a_migration(lab: &mut Lab) -> Result<()> {
     ensure!(lab.stop_lbd()?, "lbd was not running");
-    resize(lab, 100_000, 150_000)?;
+    resize(lab, 400_000, 600_000)?;
     dies_at(lab, Failpoint::LinksChanged)?;
     std::thread::sleep(Duration::from_secs(7));
     lab.start_lbd()?;
     lab.stop_lbd()?;
-    resize(lab, 150_000, 100_000)?;
+    resize(lab, 600_000, 400_000)?;
     lab.start_lbd()
 }
 
 /// The tables are to have another size when it dies; then the new size, or, every other time, the old one again.
 fn resizing(lab: &mut Lab, point: Failpoint) -> Result<()> {
     ensure!(lab.stop_lbd()?, "lbd was not running");
-    resize(lab, 100_000, 150_000)?;
+    resize(lab, 400_000, 600_000)?;
     let died = dies_at(lab, point);
     let went_on = lab.start_lbd();
     lab.stop_lbd()?;
-    resize(lab, 150_000, 100_000)?;
+    resize(lab, 600_000, 400_000)?;
     died.and(went_on)?;
     // Killed once more on the way back, and not asked for it any more.
     dies_at(lab, point)?;

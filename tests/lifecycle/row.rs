@@ -18,7 +18,7 @@ pub(crate) const TABLE: &str = "faults, while downloads, requests and idle conne
 pub(crate) fn lab() -> Shared {
     Shared::planned("lb-t-life", |options| {
         options.mode = Mode::Nat;
-        options.max_connections = 100_000;
+        options.max_connections = 400_000;
         options.add_transfer_services();
         Ok(())
     })

@@ -37,7 +37,7 @@ pub(crate) fn cases(_: &Shared) -> Vec<Case> {
 fn lab(prefix: &'static str) -> Shared {
     Shared::planned(prefix, |options| {
         options.mode = Mode::Nat;
-        options.max_connections = 100_000;
+        options.max_connections = 400_000;
         options.add_transfer_services();
         Ok(())
     })

@@ -23,6 +23,8 @@ mod restart;
 #[allow(dead_code, reason = "the lifecycle tests need the rest")]
 mod support;
 mod surroundings;
+mod trace;
+mod why;
 mod xdp_mode;
 
 use std::process::ExitCode;
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
         bad_input::cases(),
         next_hop::cases(),
         xdp_mode::cases(),
+        why::cases(),
+        trace::cases(),
     ];
     Suite {
         name: "netns",

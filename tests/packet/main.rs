@@ -39,7 +39,9 @@ mod seen;
 mod shared;
 mod table;
 mod talk;
+mod trace;
 mod unremembered;
+mod why;
 mod world;
 
 use std::process::ExitCode;
@@ -80,6 +82,8 @@ fn main() -> ExitCode {
             own_ports::cases(),
             passed_fragments::cases(),
             unremembered::cases(),
+            trace::cases(),
+            why::cases(),
         ]
         .into_iter()
         .flatten()

@@ -15,6 +15,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use super::explain::{Answer, Question};
+use super::trace::{TraceRequest, Traced};
 use super::types::{
     AddBackend, Applied, ApplyRequest, Backend, ChangeBackend, Changed, Confirmed, ConnectionFilter,
     Connections, Counters, Error, PlanRequest, Reloaded, RolledBack, Service, SiteApplied, SiteRender,
@@ -28,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for a hand-off, which drains web servers one by one: each may take the site's drain timeout, up to an hour.
 /// Every step has a limit of its own in the daemon, so this is only for one that is stuck.
 const SITE_PATIENCE: Duration = Duration::from_hours(24);
+
+/// The same where a second instance of the kernel program may have to be loaded first: that takes a second of a processor, and the
+/// daemon may be given little of one.
+const LOAD_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Until the next attempt when the daemon's backlog is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
@@ -142,6 +148,18 @@ impl Client {
     /// Packets by decision.
     pub async fn counters(&self) -> Result<Counters, ClientError> {
         self.get("/v1/counters").await
+    }
+
+    /// What would become of a packet, and why.
+    pub async fn why(&self, question: &Question) -> Result<Answer, ClientError> {
+        let query = serde_urlencoded::to_string(question).map_err(|error| self.broken(error))?;
+        let path = format!("/v1/why?{query}");
+        self.ask(Method::GET, &path, Bytes::new(), LOAD_PATIENCE).await
+    }
+
+    /// What is decided about packets that come.
+    pub async fn trace(&self, request: &TraceRequest) -> Result<Traced, ClientError> {
+        self.post("/v1/trace", request, LOAD_PATIENCE).await
     }
 
     /// Reads the configuration file again and applies it whole, or not at all.

@@ -1,14 +1,18 @@
 //! The control API: HTTP and JSON over a Unix socket.
 
 pub mod client;
+pub mod explain;
 pub(crate) mod http;
 pub mod server;
 pub mod socket;
+pub mod trace;
 pub mod types;
 
 use std::future::Future;
 
 use crate::plan::Plan;
+use explain::{Answer, Question};
+use trace::{TraceRequest, Traced};
 use types::{
     AddBackend, Applied, ApplyRequest, Backend, ChangeBackend, Changed, Confirmed, ConnectionFilter,
     Connections, Counters, PlanRequest, Reloaded, RolledBack, Service, SiteApplied, SiteRender, SiteStatus,
@@ -35,6 +39,10 @@ pub trait Control: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Connections, Refusal>> + Send;
     /// Packets by decision.
     fn counters(&self) -> impl Future<Output = Result<Counters, Refusal>> + Send;
+    /// What would become of a packet, and why; changes nothing.
+    fn why(&self, question: Question) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+    /// What is decided about packets that come.
+    fn trace(&self, request: TraceRequest) -> impl Future<Output = Result<Traced, Refusal>> + Send;
     /// Reads the file again and applies it whole, or not at all.
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
     /// What a configuration would change.

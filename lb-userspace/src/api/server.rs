@@ -16,8 +16,10 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::explain::{Answer, Question};
 use super::http::{self, READ_TIME};
 pub use super::socket::bind;
+use super::trace::{TraceRequest, Traced};
 use super::types::{
     AddBackend, Applied, ApplyRequest, ChangeBackend, Changed, ConnectionFilter, Connections, Error,
     PlanRequest, Service,
@@ -66,6 +68,8 @@ fn router<C: Control>(control: C) -> Router {
         .route("/v1/backends/change", post(change_backend::<C>))
         .route("/v1/connections", get(connections::<C>))
         .route("/v1/counters", get(counters))
+        .route("/v1/why", get(why::<C>))
+        .route("/v1/trace", post(trace::<C>))
         .route("/v1/reload", post(reload))
         .route("/v1/plan", post(plan::<C>))
         .route("/v1/apply", post(apply::<C>))
@@ -155,6 +159,32 @@ async fn connections<C: Control>(
         )
     })?;
     lbd.call(|control| async move { control.connections(filter).await })
+        .await
+}
+
+async fn why<C: Control>(
+    State(lbd): State<Daemon<C>>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Answer>, Refused> {
+    let Query(question) = question.map_err(|rejection| {
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "{}; wanted are protocol (tcp or udp), client and vip (each ADDRESS:PORT), allowed are flags, from_backend, \
+                 backend, interface and length",
+                rejection.body_text()
+            ),
+        )
+    })?;
+    lbd.call(|control| async move { control.why(question).await })
+        .await
+}
+
+async fn trace<C: Control>(
+    State(lbd): State<Daemon<C>>,
+    Body(request): Body<TraceRequest>,
+) -> Result<Json<Traced>, Refused> {
+    lbd.call(|control| async move { control.trace(request).await })
         .await
 }
 

@@ -103,6 +103,24 @@ pub(super) enum Command {
                       file, and can be applied: lbctl apply /etc/lb/lb.toml.previous\n\nExample:\n  lbctl rollback"
     )]
     Rollback,
+    /// What would become of a packet now, and why; changes nothing
+    #[command(
+        after_help = "The kernel program itself is asked, by a second instance of it that writes nothing. The first question after lbd's\n\
+                      start takes a second. A TCP packet is an ACK of a connection that there is, else a SYN, unless flags are given.\n\n\
+                      Examples:\n  lbctl why tcp 198.18.0.2:40000 203.0.113.10:443\n  \
+                      lbctl why tcp 198.18.0.2:40000 203.0.113.10:443 --fin --ack\n  \
+                      lbctl why udp '[2001:db8::2]:40000' '[2001:db8:ffff::10]:53' --from-backend dns1"
+    )]
+    Why(super::why::WhyArgs),
+    /// What is decided about packets as they come
+    #[command(
+        after_help = "While this runs, a second instance of the kernel program decides in the first one's stead, by the same tables, and\n\
+                      tells; packets do not notice but by some hundred nanoseconds. One trace at a time.\n\n\
+                      Examples:\n  lbctl trace --filter 'tcp host 198.18.0.2 port 443' --verbose\n  \
+                      lbctl trace --filter 'outcome refused_no_backend outcome table_full'\n  \
+                      lbctl trace --count 1000 --rate 1000 --pcapng trace.pcapng"
+    )]
+    Trace(super::trace::TraceArgs),
     /// Make lbd read its configuration again and apply it whole, or not at all
     #[command(after_help = "lbctl plan shows what it will do.\n\nExample:\n  lbctl plan && lbctl reload")]
     Reload,

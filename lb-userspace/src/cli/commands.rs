@@ -11,8 +11,9 @@ use super::args::{
 };
 use super::drain;
 use super::failure::Failure;
-use super::pages::{self, plan, site, status, tables};
+use super::pages::{self, plan, site, status, tables, why};
 use super::screen::Screen;
+use super::trace;
 use super::units::{clean, plural};
 use crate::api::client::Client;
 use crate::api::types::{
@@ -34,6 +35,10 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<(), Failure> {
         Command::Counters { all } => screen.show(&lbd.counters().await?, |answer: &Counters| {
             tables::counters(screen, answer, all)
         }),
+        Command::Why(asked) => screen.show(&lbd.why(&asked.question()).await?, |answer| {
+            why::why(screen, answer)
+        }),
+        Command::Trace(args) => trace::run(&lbd, screen, args).await,
         Command::Plan { file, force } => {
             let text = file.as_deref().map(text).transpose()?;
             let plan = lbd.plan(&PlanRequest { text, force }).await?;

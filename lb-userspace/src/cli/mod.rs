@@ -7,9 +7,12 @@ mod commands;
 mod drain;
 mod failure;
 mod pages;
+mod pcapng;
 mod screen;
 mod table;
+mod trace;
 mod units;
+mod why;
 
 use std::process::ExitCode;
 

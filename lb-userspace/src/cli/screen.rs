@@ -86,6 +86,14 @@ impl Screen {
         Ok(())
     }
 
+    /// Says something aside from the output, to standard error; not with `--json`.
+    pub(super) fn note(&self, message: &str) {
+        if !self.json {
+            // Nobody may be reading, which is no failure.
+            let _ = writeln!(io::stderr(), "{}", clean(message));
+        }
+    }
+
     /// Prints why the command failed to standard error: a line, or the API's error type as JSON.
     pub(super) fn error(&self, message: &str) {
         let line = if self.json {

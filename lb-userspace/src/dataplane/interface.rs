@@ -19,6 +19,20 @@ pub fn mtu(interface: &str) -> io::Result<u32> {
     u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// The MAC address of an interface.
+///
+/// # Errors
+/// There is none of this name.
+pub fn mac(interface: &str) -> io::Result<[u8; 6]> {
+    let mut request = Request::of(interface)?;
+    // SAFETY: SIOCGIFHWADDR reads the name and writes the address, both within the request (netdevice(7)).
+    let [a, b, c, d, e, f, ..] = unsafe {
+        request.send(libc::SIOCGIFHWADDR)?;
+        request.0.ifr_ifru.ifru_hwaddr.sa_data
+    };
+    Ok([a, b, c, d, e, f].map(|byte| byte as u8))
+}
+
 /// Of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkFlags {
@@ -96,6 +110,15 @@ mod tests {
             assert_eq!((h1.up, h1.running, h1.arp), (true, false, false));
             sh("ip link set h0 up");
             assert!(link_flags("h1").unwrap().running);
+        });
+    }
+
+    #[test]
+    fn a_mac_address_is_the_one_that_was_given() {
+        in_namespace(async |_| {
+            sh("ip link add h0 address 02:00:00:00:fe:01 type veth peer name h1");
+            assert_eq!(mac("h0").unwrap(), [2, 0, 0, 0, 0xfe, 1]);
+            assert!(mac("h7").is_err());
         });
     }
 

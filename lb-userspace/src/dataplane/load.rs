@@ -1,21 +1,21 @@
 //! Loading the object: sizes of maps, constants, and all programs.
 
 use std::io::Read as _;
-use std::path::Path;
 
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{PortEntry, Stage};
+use lb_common::abi::{ATTACHED_PLACE, PortEntry, Stage};
 use lb_common::connection_table::{Bucket, buckets_for};
 use lb_common::hash::Seed;
 
 use super::memory::MappedArray;
-use super::pins::Shapes;
 use super::{Clock, DataplaneError, Object};
 
 /// The program that balances.
 pub const PROGRAM: &str = "lb";
+/// The map of the programs that the attached one calls.
+pub(super) const PROGRAMS: &str = "PROGRAMS";
 /// The program that tells the time.
 pub(super) const CLOCK: &str = "lb_clock";
 
@@ -32,15 +32,6 @@ pub struct LoadOptions {
     pub learn_return_hops: bool,
     /// Seed of the choice of backends by hashing; the same on every balancer of a fleet.
     pub selection_seed: u64,
-}
-
-/// What a load takes besides the options: how large the tables are, and what they are made of.
-pub(super) struct Tables<'a> {
-    pub(super) lengths: Lengths,
-    /// Places connections.
-    pub(super) seed: u64,
-    /// The directory of pinned maps to use, made and pinned if they are not there, with their names.
-    pub(super) pinned: Option<(&'a Path, &'a Shapes)>,
 }
 
 /// Numbers of elements that are not the same for everybody.
@@ -85,35 +76,47 @@ impl LoadOptions {
     }
 }
 
-/// Loads the object with all of its programs, attached to nothing.
-pub(super) fn load(
-    object: &Object,
-    options: LoadOptions,
-    clock: Clock,
-    tables: &Tables<'_>,
-) -> Result<Ebpf, DataplaneError> {
-    let lengths = tables.lengths;
-    let (table_seed, selection_seed) = (
-        SeedBytes::from(tables.seed),
-        SeedBytes::from(options.selection_seed),
-    );
-    let (shift, learn) = (clock.shift(), u8::from(options.learn_return_hops));
-    let mut loader = EbpfLoader::new();
-    for (map, length) in lengths.by_map() {
-        loader.map_max_entries(map, length);
-    }
-    if let Some((directory, maps)) = tables.pinned {
-        for name in maps.keys() {
-            loader.map_pin_path(name, directory.join(name));
+/// Sizes of maps, and constants: the same for all instances that share maps.
+#[derive(Debug)]
+pub(super) struct Constants {
+    lengths: Lengths,
+    table_seed: SeedBytes,
+    selection_seed: SeedBytes,
+    shift: u32,
+    learn: u8,
+}
+
+impl Constants {
+    /// For tables of these lengths, in which this secret places connections.
+    pub(super) fn new(options: LoadOptions, clock: Clock, lengths: Lengths, table_seed: u64) -> Self {
+        Self {
+            lengths,
+            table_seed: SeedBytes::from(table_seed),
+            selection_seed: SeedBytes::from(options.selection_seed),
+            shift: clock.shift(),
+            learn: u8::from(options.learn_return_hops),
         }
     }
-    loader
-        .override_global("CONNECTION_BUCKETS", &lengths.narrow, true)
-        .override_global("WIDE_BUCKETS", &lengths.wide, true)
-        .override_global("TABLE_SEED", &table_seed.0[..], true)
-        .override_global("SELECTION_SEED", &selection_seed.0[..], true)
-        .override_global("TICK_SHIFT", &shift, true)
-        .override_global("LEARN_RETURN_HOPS", &learn, true);
+
+    /// A loader that knows them.
+    pub(super) fn loader(&self) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        for (map, length) in self.lengths.by_map() {
+            loader.map_max_entries(map, length);
+        }
+        loader
+            .override_global("CONNECTION_BUCKETS", &self.lengths.narrow, true)
+            .override_global("WIDE_BUCKETS", &self.lengths.wide, true)
+            .override_global("TABLE_SEED", &self.table_seed.0[..], true)
+            .override_global("SELECTION_SEED", &self.selection_seed.0[..], true)
+            .override_global("TICK_SHIFT", &self.shift, true)
+            .override_global("LEARN_RETURN_HOPS", &self.learn, true);
+        loader
+    }
+}
+
+/// Loads the object with all of its programs, attached to nothing.
+pub(super) fn load_object(loader: &mut EbpfLoader<'_>, object: &Object) -> Result<Ebpf, DataplaneError> {
     let mut ebpf = loader
         .load(object.bytes())
         .map_err(|error| DataplaneError::Load(Box::new(error)))?;
@@ -127,21 +130,25 @@ pub(super) fn load(
 /// Puts the other programs where the attached one finds them. The kernel empties the array when the last handle on it is
 /// closed: it must be kept.
 pub(super) fn stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, DataplaneError> {
-    const MAP: &str = "PROGRAMS";
-    let refused = |reason: String| DataplaneError::Map { map: MAP, reason };
-    let map = ebpf.take_map(MAP).ok_or(DataplaneError::Missing(MAP))?;
+    let refused = |reason: String| DataplaneError::Map {
+        map: PROGRAMS,
+        reason,
+    };
+    let map = ebpf.take_map(PROGRAMS).ok_or(DataplaneError::Missing(PROGRAMS))?;
     let mut programs = ProgramArray::try_from(map).map_err(|error| refused(error.to_string()))?;
-    for stage in Stage::ALL.iter().copied() {
-        let program = program(ebpf, stage.program())?;
+    let stages = Stage::ALL.iter().map(|stage| (*stage as u32, stage.program()));
+    for (place, name) in stages.chain([(ATTACHED_PLACE, PROGRAM)]) {
+        let program = program(ebpf, name)?;
         let descriptor = program.fd().map_err(|error| refused(error.to_string()))?;
         programs
-            .set(stage as u32, descriptor, 0)
-            .map_err(|error| refused(format!("cannot take {}: {error}", stage.program())))?;
+            .set(place, descriptor, 0)
+            .map_err(|error| refused(format!("cannot take {name}: {error}")))?;
     }
     Ok(programs)
 }
 
 /// A seed as the program's globals have it.
+#[derive(Debug)]
 struct SeedBytes([u8; size_of::<Seed>()]);
 
 impl From<u64> for SeedBytes {
@@ -162,7 +169,7 @@ pub(super) fn random_seed() -> Result<u64, DataplaneError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DataplaneError> {
+pub(super) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DataplaneError> {
     program_mut(ebpf, name)?
         .load()
         .map_err(|source| DataplaneError::Program {

@@ -1,5 +1,6 @@
 //! The loaded program: publishing to it, reading what it wrote, running it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
@@ -14,10 +15,11 @@ use lb_common::lookup_table::LookupBucket;
 use lb_common::tick::Tick;
 
 use super::attach::Attachment;
-use super::load::{self, CLOCK, Lengths, LoadOptions, PROGRAM, Tables, array, mapped, per_cpu, program};
+use super::load::{self, CLOCK, Constants, Lengths, LoadOptions, PROGRAM, array, mapped, per_cpu, program};
 use super::memory::MappedArray;
+use super::shared_maps::SharedMaps;
 use super::takeover::Pinned;
-use super::{Clock, ConnectionTable, Counters, DataplaneError, Object, Snapshot};
+use super::{Blueprint, Clock, ConnectionTable, Counters, DataplaneError, Object, Snapshot};
 use crate::failpoint::{self, Failpoint};
 
 type Word = std::sync::atomic::AtomicU64;
@@ -26,11 +28,14 @@ type Word = std::sync::atomic::AtomicU64;
 pub struct Dataplane {
     pub(super) ebpf: Ebpf,
     clock: Clock,
+    object: Object,
+    constants: Arc<Constants>,
+    maps: Result<Arc<SharedMaps>, DataplaneError>,
     pub(super) attachments: Vec<Attachment>,
     /// By interface, and whether native; none that are pinned.
     pub(super) links: Vec<(String, bool, XdpLinkId)>,
     /// The attached program's successors are there as long as this is.
-    _stages: ProgramArray<MapData>,
+    pub(super) stages: ProgramArray<MapData>,
     /// What the tables are pinned as, of a data path that outlives the daemon.
     pub(super) pinned: Option<Pinned>,
     pub(super) header: MappedArray<TableHeader>,
@@ -57,15 +62,19 @@ impl Dataplane {
     /// The kernel refuses it, or lacks what it needs.
     pub fn load(object: &Object, options: LoadOptions) -> Result<Self, DataplaneError> {
         let clock = Clock::of_this_kernel()?;
-        let tables = Tables {
-            lengths: Lengths::of(&options),
-            seed: load::random_seed()?,
-            pinned: None,
-        };
-        Self::with(load::load(object, options, clock, &tables)?, clock, None)
+        let constants = Constants::new(options, clock, Lengths::of(&options), load::random_seed()?);
+        let ebpf = load::load_object(&mut constants.loader(), object)?;
+        let maps = SharedMaps::of(&ebpf);
+        Self::with(ebpf, object, (clock, constants), maps, None)
     }
 
-    pub(super) fn with(mut ebpf: Ebpf, clock: Clock, pinned: Option<Pinned>) -> Result<Self, DataplaneError> {
+    pub(super) fn with(
+        mut ebpf: Ebpf,
+        object: &Object,
+        (clock, constants): (Clock, Constants),
+        maps: Result<SharedMaps, DataplaneError>,
+        pinned: Option<Pinned>,
+    ) -> Result<Self, DataplaneError> {
         let counters = Counters::new(
             per_cpu(&mut ebpf, "OUTCOME_COUNTERS")?,
             per_cpu(&mut ebpf, "BACKEND_COUNTERS")?,
@@ -73,12 +82,15 @@ impl Dataplane {
         );
         Ok(Self {
             clock,
+            object: object.clone(),
+            constants: Arc::new(constants),
+            maps: maps.map(Arc::new),
             attachments: Vec::new(),
             links: Vec::new(),
-            _stages: load::stages(&mut ebpf)?,
+            stages: load::stages(&mut ebpf)?,
             pinned,
             header: mapped(&ebpf, "TABLE_HEADER")?,
-            notes: mapped(&ebpf, "NOTES")?,
+            notes: mapped(&ebpf, "DAEMON_NOTES")?,
             control: mapped(&ebpf, "CONTROL")?,
             service_table: mapped(&ebpf, "SERVICE_TABLE")?,
             endpoint_table: mapped(&ebpf, "ENDPOINT_TABLE")?,
@@ -265,12 +277,30 @@ impl Dataplane {
             })
     }
 
+    /// What a second instance over the same maps is loaded from.
+    ///
+    /// # Errors
+    /// The maps could not be shared, in words: without pins that needs CAP_SYS_ADMIN when the program is loaded.
+    pub fn blueprint(&self) -> Result<Blueprint, String> {
+        let maps = self.maps.as_ref().map_err(ToString::to_string)?;
+        Ok(Blueprint {
+            object: self.object.clone(),
+            constants: Arc::clone(&self.constants),
+            maps: Arc::clone(maps),
+        })
+    }
+
     /// The loaded program, for whoever runs it in a way of his own.
     ///
     /// # Errors
     /// Never, once loaded.
     pub fn program(&self) -> Result<&Xdp, DataplaneError> {
         program(&self.ebpf, PROGRAM)
+    }
+
+    /// The loaded object, for whoever reads its maps in a way of his own.
+    pub fn ebpf(&self) -> &Ebpf {
+        &self.ebpf
     }
 
     /// The loaded object, for the program's log.

@@ -102,6 +102,8 @@ unsafe impl DaemonElement for u64 {}
 // SAFETY: integers.
 unsafe impl DaemonElement for lb_common::abi::Control {}
 // SAFETY: integers.
+unsafe impl DaemonElement for lb_common::explain::TraceFilter {}
+// SAFETY: integers.
 unsafe impl DaemonElement for lb_common::abi::Service {}
 // SAFETY: integers.
 unsafe impl DaemonElement for lb_common::abi::Backend {}

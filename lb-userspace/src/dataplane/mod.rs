@@ -9,6 +9,7 @@ mod clock;
 mod connections;
 mod counters;
 mod ethtool;
+mod explainer;
 mod interface;
 mod layout;
 mod load;
@@ -17,16 +18,21 @@ mod memory;
 mod notes;
 mod object;
 mod pins;
+mod shared_maps;
 mod snapshot;
 mod takeover;
+mod tracer;
 mod xdp_features;
+
+pub use aya::programs::ProgramFd;
 
 pub use attach::Attachment;
 pub use clock::Clock;
 pub use connections::{Connection, ConnectionTable};
 pub use counters::Counters;
 pub use ethtool::{ReceiveQueues, driver, merges_packets, queues_in_use, receive_queues, strips_vlan_tags};
-pub use interface::{LinkFlags, link_flags, mtu};
+pub use explainer::{Blueprint, Explained, Explainer};
+pub use interface::{LinkFlags, link_flags, mac, mtu};
 pub use load::{LoadOptions, PROGRAM};
 pub use loader::Dataplane;
 pub use notes::TooLong;
@@ -34,6 +40,7 @@ pub use object::{Object, ObjectError};
 pub use pins::{PinError, Pins};
 pub use snapshot::{BackendEntry, Forwarding, PortLease, ServiceEntry, Snapshot, SnapshotError};
 pub use takeover::pinned_notes;
+pub use tracer::Tracer;
 pub use xdp_features::{XdpFeatures, xdp_features};
 
 /// Why the data path could not be set up, changed or read.

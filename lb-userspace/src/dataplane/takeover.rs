@@ -22,11 +22,12 @@ use lb_common::hash::Seed;
 
 use super::attach::Attachment;
 use super::bring_over::{self, BroughtOver};
-use super::load::{self, CLOCK, Lengths, LoadOptions, PROGRAM, Tables, program, program_mut};
+use super::load::{self, CLOCK, Constants, Lengths, LoadOptions, PROGRAM, program, program_mut};
 use super::loader::wait_for_grace_period;
 use super::memory::MappedArray;
 use super::notes::{self, TooLong};
 use super::pins::{self, Choice, Found, Link, PinError, Pins, Replaced, Role, SetNumber, Shapes};
+use super::shared_maps::SharedMaps;
 use super::{Clock, ConnectionTable, Dataplane, DataplaneError, Object, layout};
 use crate::config::XdpMode;
 use crate::failpoint::{self, Failpoint};
@@ -116,12 +117,13 @@ impl Dataplane {
         let older = older
             .map(|number| Older::open(&pins, number, &found))
             .transpose()?;
-        let tables = Tables {
-            lengths,
-            seed,
-            pinned: Some((&directory, &wanted)),
-        };
-        let ebpf = load::load(object, options, clock, &tables)?;
+        let constants = Constants::new(options, clock, lengths, seed);
+        let mut loader = constants.loader();
+        for name in wanted.keys() {
+            loader.map_pin_path(name, directory.join(name));
+        }
+        let ebpf = load::load_object(&mut loader, object)?;
+        drop(loader);
         let generation = pins.generations()?.last().map_or(1, |last| last.wrapping_add(1));
         keep_programs(&ebpf, &pins.programs(generation))?;
         failpoint::reach(Failpoint::ProgramsPinned);
@@ -135,7 +137,8 @@ impl Dataplane {
             has_changed_links: false,
             has_taken_over: false,
         };
-        let mut dataplane = Self::with(ebpf, clock, Some(pinned))?;
+        let maps = SharedMaps::pinned(directory, pinned.pins.programs(generation));
+        let mut dataplane = Self::with(ebpf, object, (clock, constants), Ok(maps), Some(pinned))?;
         if is_new && let Some(header) = dataplane.header.exclusive().first_mut() {
             *header = TableHeader {
                 complete: 0,
@@ -175,7 +178,7 @@ impl Dataplane {
         match notes {
             Some(notes) => Ok(Some(notes)),
             None => Err(PinError::Unusable {
-                path: pinned.pins.set(set).join("NOTES"),
+                path: pinned.pins.set(set).join("DAEMON_NOTES"),
                 reason: "lbd's notes on what the tables mean are spoilt".to_owned(),
             }
             .into()),
@@ -449,7 +452,7 @@ impl Older {
                 reason: error.to_string(),
             })
         };
-        let mut words: MappedArray<u64> = MappedArray::new("NOTES", &map("NOTES")?)?;
+        let mut words: MappedArray<u64> = MappedArray::new("DAEMON_NOTES", &map("DAEMON_NOTES")?)?;
         Ok(Self {
             number,
             packing,
@@ -469,11 +472,13 @@ pub fn pinned_notes(pins: &Pins) -> Result<Option<Vec<u8>>, DataplaneError> {
     let Some(set) = pins::current(&found).0 else {
         return Ok(None);
     };
-    let map = MapData::from_pin(pins.set(set.number).join("NOTES")).map_err(|error| DataplaneError::Map {
-        map: "NOTES",
-        reason: error.to_string(),
+    let map = MapData::from_pin(pins.set(set.number).join("DAEMON_NOTES")).map_err(|error| {
+        DataplaneError::Map {
+            map: "DAEMON_NOTES",
+            reason: error.to_string(),
+        }
     })?;
-    let mut words: MappedArray<u64> = MappedArray::new("NOTES", &map)?;
+    let mut words: MappedArray<u64> = MappedArray::new("DAEMON_NOTES", &map)?;
     Ok(notes::read(&set.header, words.exclusive()))
 }
 

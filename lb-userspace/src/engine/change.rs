@@ -16,6 +16,10 @@ impl Engine {
             Request::Look(look) => look(self),
             Request::Add(add, reply) => drop(reply.send(self.add(&add).await)),
             Request::Change(change, reply) => drop(reply.send(self.change(&change))),
+            Request::Trace(first, reply) => {
+                let traced = self.dataplane.trace(first.as_ref());
+                drop(reply.send(traced.map_err(|error| Refusal::Failed(error.to_string()))));
+            }
             Request::Reload(reply) => drop(reply.send(self.reload().await)),
             Request::Apply(apply, reply) => drop(reply.send(self.apply(&apply).await)),
             Request::Confirm(reply) => drop(reply.send(self.confirm())),

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::{Engine, Reply, Request};
+use super::{Engine, Reply, Request, traces};
+use crate::api::explain::{Answer, Question};
+use crate::api::trace::{TraceRequest, Traced};
 use crate::api::types::{
     AddBackend, Applied, ApplyRequest, Backend, ChangeBackend, Changed, Confirmed, ConnectionFilter,
     Connections, Counters, PlanRequest, Reloaded, RolledBack, Service, SiteApplied, SiteRender, SiteStatus,
@@ -12,6 +14,8 @@ use crate::api::types::{
 };
 use crate::api::{Control, Refusal};
 use crate::config::Site;
+use crate::dataplane::Explainer;
+use crate::explain;
 use crate::handoff::{self, DrainOutcome, Drainer, Hands, SiteWorker};
 use crate::plan::Plan;
 
@@ -22,6 +26,9 @@ pub struct EngineHandle {
     /// Held by the hand-off that is going on.
     handing_off: Arc<Mutex<()>>,
     hands: Hands,
+    /// The program's second instance: loaded when it is first needed, and kept.
+    explainer: Arc<Mutex<Option<Explainer>>>,
+    pub(super) tracing: traces::Slot,
 }
 
 impl EngineHandle {
@@ -30,6 +37,8 @@ impl EngineHandle {
             requests,
             handing_off: Arc::default(),
             hands: Hands::default(),
+            explainer: Arc::default(),
+            tracing: Arc::default(),
         }
     }
 
@@ -45,19 +54,28 @@ impl EngineHandle {
         self.look(|_| Ok(())).await.is_ok()
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         let stopping = || Refusal::Failed("lbd is stopping".to_owned());
         self.requests.send(request(reply)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
 
-    async fn look<T: Send + 'static>(
+    pub(super) async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Engine) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         self.ask(|reply| Request::Look(Box::new(move |engine| drop(reply.send(look(engine))))))
             .await
+    }
+
+    /// Takes most of a second, in which the engine goes on.
+    async fn load_explainer(&self) -> Result<Explainer, Refusal> {
+        let blueprint = self.look(Engine::blueprint).await?;
+        let loaded = tokio::task::spawn_blocking(move || Explainer::load(&blueprint)).await;
+        loaded
+            .map_err(|error| Refusal::Failed(error.to_string()))?
+            .map_err(|error| Refusal::Failed(error.to_string()))
     }
 
     async fn site(&self) -> Result<Site, Refusal> {
@@ -101,6 +119,22 @@ impl Control for EngineHandle {
 
     async fn counters(&self) -> Result<Counters, Refusal> {
         self.look(Engine::look_at_counters).await
+    }
+
+    async fn why(&self, question: Question) -> Result<Answer, Refusal> {
+        let mut explainer = self.explainer.lock().await;
+        if explainer.is_none() {
+            *explainer = Some(self.load_explainer().await?);
+        }
+        let site = self.look(Engine::site).await?;
+        match &mut *explainer {
+            Some(loaded) => explain::explain(loaded, &site, &question),
+            None => Err(Refusal::Failed("it was loaded a moment ago".to_owned())),
+        }
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Traced, Refusal> {
+        self.ask_for_traced(request).await
     }
 
     async fn reload(&self) -> Result<Reloaded, Refusal> {

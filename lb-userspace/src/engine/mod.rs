@@ -4,6 +4,7 @@
 mod apply;
 mod change;
 mod cleanup;
+mod explain;
 mod fresh;
 mod handle;
 mod housekeeping;
@@ -11,6 +12,7 @@ mod ledger;
 mod look;
 mod notes;
 mod planning;
+mod traces;
 mod vips;
 
 use std::collections::{BTreeSet, HashMap};
@@ -29,7 +31,7 @@ use crate::api::types::{
 };
 use crate::config::{Config, ConfigError};
 use crate::dataplane::{
-    Dataplane, DataplaneError, LoadOptions, Object, PinError, Pins, ServiceEntry, Snapshot, mtu,
+    Dataplane, DataplaneError, LoadOptions, Object, PinError, Pins, ProgramFd, ServiceEntry, Snapshot, mtu,
 };
 use crate::desired_state::{DesiredService, Inputs, Recoveries, with_overrides};
 use crate::failpoint::{self, Failpoint};
@@ -144,6 +146,8 @@ enum Request {
     Apply(ApplyRequest, Reply<Applied>),
     Confirm(Reply<Confirmed>),
     Rollback(Reply<RolledBack>),
+    /// To have a second instance of the program decide, or no longer.
+    Trace(Option<ProgramFd>, Reply<()>),
     DrainForHandoff(String, Reply<DrainOutcome>),
     UndrainAfterHandoff(String, Option<Reply<()>>),
 }

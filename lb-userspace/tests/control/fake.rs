@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use lb::api::explain::{Answer, Decision, Question};
+use lb::api::trace::{TraceRequest, Traced, TracedPacket};
 use lb::api::types::*;
 use lb::api::{Control, Refusal, server};
 use lb::config;
@@ -231,6 +233,62 @@ impl Control for Fake {
                 outcome("malformed", "drop", "Not a whole packet.", 0),
                 outcome("not_ours", "pass", "For no service.", 7),
             ],
+        })
+    }
+
+    async fn why(&self, question: Question) -> Result<Answer, Refusal> {
+        self.asked(format!("why {}", serde_json::to_string(&question).unwrap()))
+            .await;
+        self.refuse()?;
+        let decision = |about: &str, says: &str| Decision {
+            about: about.to_owned(),
+            says: says.to_owned(),
+        };
+        Ok(Answer {
+            packet: "TCP 198.18.0.2:40000 → 203.0.113.10:443, syn, 40 bytes".to_owned(),
+            interface: "uplink".to_owned(),
+            decisions: vec![
+                decision("service", "www (tcp 203.0.113.10:443)"),
+                decision("connection", "none"),
+                decision("slot", "2 of 2, next in the round: web2 (198.18.2.2:443)"),
+            ],
+            service: Some("www (tcp 203.0.113.10:443)".to_owned()),
+            backend: Some("web2 (198.18.2.2:443)".to_owned()),
+            outcome: "to_backend".to_owned(),
+            action: "redirect".to_owned(),
+            meaning: "A client's packet went to its backend.".to_owned(),
+        })
+    }
+
+    async fn trace(&self, request: TraceRequest) -> Result<Traced, Refusal> {
+        self.asked(format!("trace {}", serde_json::to_string(&request).unwrap()))
+            .await;
+        self.refuse()?;
+        let packet = TracedPacket {
+            time: 1_700_000_000_123_456_789,
+            interface: "uplink".to_owned(),
+            packet: "TCP 198.18.0.2:40000 → 203.0.113.10:443, syn, 40 bytes".to_owned(),
+            length: 54,
+            head: "020000000002020000000001".to_owned(),
+            decisions: vec![Decision {
+                about: "service".to_owned(),
+                says: "www".to_owned(),
+            }],
+            service: Some("www".to_owned()),
+            backend: Some("web1 (198.18.1.2:443)".to_owned()),
+            outcome: "to_backend".to_owned(),
+            action: "redirect".to_owned(),
+        };
+        let packets = match (request.session, request.end) {
+            // Nothing yet, and then two at a time.
+            (None, _) | (_, true) => Vec::new(),
+            (Some(77), false) => vec![packet; 2],
+            (Some(other), _) => return Err(Refusal::Unknown(format!("no session {other}"))),
+        };
+        Ok(Traced {
+            session: 77,
+            packets,
+            left_out: 5,
         })
     }
 

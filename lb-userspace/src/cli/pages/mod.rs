@@ -5,3 +5,4 @@ pub(super) mod plan;
 pub(super) mod site;
 pub(super) mod status;
 pub(super) mod tables;
+pub(super) mod why;

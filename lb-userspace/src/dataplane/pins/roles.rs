@@ -20,7 +20,7 @@ pub(crate) enum Role {
 /// The object's maps; those of the compiler's own (`.rodata`) are each generation's own as well.
 const ROLES: &[(&str, Role)] = &[
     ("TABLE_HEADER", Role::Configuration),
-    ("NOTES", Role::Configuration),
+    ("DAEMON_NOTES", Role::Configuration),
     ("CONTROL", Role::Configuration),
     ("SERVICE_TABLE", Role::Configuration),
     ("ENDPOINT_TABLE", Role::Configuration),

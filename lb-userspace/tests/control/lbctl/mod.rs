@@ -3,6 +3,8 @@
 mod doctor;
 mod failures;
 mod terminal;
+mod trace;
+mod why;
 
 use std::path::Path;
 use std::process::Stdio;
