@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lb::api::trace::TracedPacket;
+use lb::api::types::Counters;
 use lb_tests::harness::Case;
 use xtask::lab::{Lab, Node, VIP};
 
-use crate::support::lbctl::{Said, lbctl};
+use crate::support::lbctl::{Said, json, lbctl};
 use crate::support::wrk::Wrk;
 use crate::support::{connections, measured, site};
 
@@ -35,12 +36,27 @@ fn under_load() -> Result<()> {
         let said = lbctl(&lab, &["trace", "--count", "10"])?;
         ensure!(said.code == 0 && said.out.lines().count() == 10, "{said:?}");
     }
-    let figures = load.end_without_errors()?;
+    let figures = load.end()?;
+    ensure!(
+        figures.errors.is_empty() && figures.requests > 100,
+        "{figures:?}; {}",
+        what_else(&lab)?
+    );
     measured(&format!(
         "wrk while lbctl trace began and ended six times: {} requests, no error; {PACKETS} packets told of: {outcomes:?}",
         figures.requests
     ));
     lab.down()
+}
+
+/// What else may be why a request failed: a backend that was down, since its probes got no processor.
+fn what_else(lab: &Lab) -> Result<String> {
+    let counters: Counters = json(lab, &["counters"])?;
+    let counted = counters.outcomes.iter().filter(|it| it.packets > 0);
+    let counted: Vec<_> = counted.map(|it| format!("{} {}", it.name, it.packets)).collect();
+    let log = site::log(lab)?;
+    let down: Vec<_> = log.lines().filter(|line| line.contains("down")).collect();
+    Ok(format!("{}; {}", counted.join(", "), down.join("\n")))
 }
 
 /// Packets of the load, in both directions, and who had them.
