@@ -185,7 +185,11 @@ impl Engine {
                 let left = backends.iter().find(|b| b.service == *service && b.name == *name);
                 let left = left.map_or(0, |backend| backend.traffic.connections);
                 let connections = if left == 1 { "connection" } else { "connections" };
-                format!("{service}/{name}: {what}, {left} {connections} now")
+                let message = format!("{service}/{name}: {what}, {left} {connections} now");
+                if plan.is_empty() {
+                    tracing::info!("by hand: {message}");
+                }
+                message
             })
             .collect();
         Changed {

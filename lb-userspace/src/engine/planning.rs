@@ -28,7 +28,7 @@ pub(super) enum Force {
 /// How far a plan looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ahead {
-    /// To what is in force at once.
+    /// To what is in force at once, and not to who would move without state.
     Now,
     /// To what it comes to once backends are up that have not been probed yet.
     OnceUp,
@@ -76,13 +76,15 @@ impl Engine {
             entries: &next.entries,
         };
         let (was_to_be, is_to_be);
+        // What changes by itself must not wait until all clients' hashes are computed.
         let mut outlook = Outlook {
-            before: &self.published,
+            before: &next.entries,
             after: &next.entries,
             awaited: &[],
         };
         let awaited = awaited(&self.desired, &next.desired);
         if ahead == Ahead::OnceUp {
+            outlook.before = &self.published;
             if has_unprobed(&self.desired) {
                 let desired = self.once_up(&self.goal());
                 was_to_be = reconcile::entries(&desired, &self.identities, &self.hops, &self.slot_tables).0;

@@ -82,6 +82,9 @@ fn one(
     if did.state != does.state {
         explain(format!("{} becomes {}", word(&did.state), word(&does.state)));
     }
+    if did.state == does.state && did.drain_until != does.drain_until {
+        explain("its time to drain changes".to_owned());
+    }
     if !did.overdue && does.overdue {
         explain("its time to drain is over".to_owned());
     }

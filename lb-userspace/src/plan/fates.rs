@@ -19,12 +19,11 @@ pub(super) fn fates(before: &State<'_>, after: &State<'_>, now: Moment) -> BTree
         let entries = is.get(&id).map(|(_, entry)| *entry);
         let fate = fate(service.protocol, backend, entries).or_else(|| {
             let (did, does) = (did.get(&id)?, does.get(&id)?);
-            let fate = match does {
-                BackendState::Down | BackendState::Disabled => Fate::Stay,
-                BackendState::Draining => Fate::Drain,
-                _ => return None,
-            };
-            (did != does).then_some(fate)
+            match does {
+                (BackendState::Draining, _) if did != does => Some(Fate::Drain),
+                (BackendState::Down | BackendState::Disabled, _) if did.0 != does.0 => Some(Fate::Stay),
+                _ => None,
+            }
         });
         let Some(fate) = fate else { continue };
         let deadline = deadlines.get(&id).filter(|_| fate == Fate::Drain);

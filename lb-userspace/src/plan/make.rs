@@ -56,13 +56,13 @@ impl State<'_> {
         backends.map(|backend| backend.id).collect()
     }
 
-    /// What each backend does, by id.
-    pub(super) fn states(&self) -> BTreeMap<u16, BackendState> {
+    /// What each backend does, and until when it drains, by id.
+    pub(super) fn states(&self) -> BTreeMap<u16, (BackendState, Option<Moment>)> {
         let mut states = BTreeMap::new();
         for desired in self.desired {
             for (backend, does) in desired.service.backends.iter().zip(&desired.backends) {
                 if let Some(id) = self.id(&desired.service, backend) {
-                    states.insert(id, does.state);
+                    states.insert(id, (does.state, does.drain_until));
                 }
             }
         }

@@ -392,6 +392,13 @@ fn a_drain_and_its_deadline() {
         world.change(drain(Some(30))).lines(),
         ["backend www/web1: up becomes draining; its 2 connections have 30s to end, then they are reset"]
     );
+    let mut hurried = world.clone();
+    assert_eq!(
+        hurried.change(drain(Some(10))).lines(),
+        [
+            "backend www/web1: its time to drain changes; its 2 connections have 10s to end, then they are reset"
+        ]
+    );
     assert!(world.change(|world| world.now = at(29)).is_empty());
     let plan = world.change(|world| world.now = at(30));
     assert_eq!(
