@@ -77,6 +77,30 @@ failpoints! {
     ReloadSaved = "reload-saved",
     /// Likewise: all is in force.
     ReloadDone = "reload-done",
+    /// A hand-off: a server has the new release.
+    HandoffStaged = "handoff-stage",
+    /// Its nginx has accepted it.
+    HandoffTested = "handoff-test",
+    /// It gets no new connections.
+    HandoffDrained = "handoff-drain",
+    /// The new release is the current one.
+    HandoffSwapped = "handoff-swap",
+    /// Its nginx was told so.
+    HandoffReloaded = "handoff-reload",
+    /// It serves what it should.
+    HandoffVerified = "handoff-verify",
+    /// It was put back as it was.
+    HandoffRestored = "handoff-restore",
+    /// It gets new connections again.
+    HandoffUndrained = "handoff-undrain",
+}
+
+/// The same after a step of a hand-off.
+pub fn reach_step(step: &str) {
+    let is_after = |point: &&Failpoint| point.name().strip_prefix("handoff-") == Some(step);
+    if let Some(point) = Failpoint::ALL.iter().find(is_after) {
+        reach(*point);
+    }
 }
 
 /// Ends the process if this is the moment that the file says.

@@ -8,10 +8,12 @@ use lb::failpoint::{Failpoint, VARIABLE};
 use lb_tests::harness::Case;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use xtask::lab::{Lab, Node, wait_for};
+use xtask::lab::{Lab, Node, SITE, wait_for};
 
 use crate::row::{row, unnoticed};
+use crate::support::lbctl::lbctl;
 use crate::support::shared::Shared;
+use crate::support::wrk::Wrk;
 use crate::support::{is_full, site};
 
 /// Where a moment comes by.
@@ -25,11 +27,15 @@ enum Comes {
     First,
     /// When it reloads its file.
     Reloading,
+    /// When it hands the site to the web servers.
+    HandingOff,
+    /// Likewise, and nginx refuses.
+    Refused,
 }
 
 /// Every moment has its place here: one that is new does not compile without.
 fn comes(point: Failpoint) -> &'static [Comes] {
-    use Comes::{First, Reloading, Resizing, Starting};
+    use Comes::{First, HandingOff, Refused, Reloading, Resizing, Starting};
     match point {
         Failpoint::SetMade
         | Failpoint::ProgramLoaded
@@ -53,6 +59,14 @@ fn comes(point: Failpoint) -> &'static [Comes] {
         | Failpoint::ReloadVipsSet
         | Failpoint::ReloadSaved
         | Failpoint::ReloadDone => &[Reloading],
+        Failpoint::HandoffStaged
+        | Failpoint::HandoffTested
+        | Failpoint::HandoffDrained
+        | Failpoint::HandoffSwapped
+        | Failpoint::HandoffReloaded
+        | Failpoint::HandoffVerified
+        | Failpoint::HandoffUndrained => &[HandingOff],
+        Failpoint::HandoffRestored => &[Refused],
     }
 }
 
@@ -68,6 +82,22 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
             ensure!(lab.kill_process("lbd")?, "lbd was not running");
             std::thread::sleep(Duration::from_secs(2));
             lab.start_lbd()
+        }),
+        unnoticed(lab, "nginx refuses its configuration in a hand-off", |lab| {
+            with_refusing_nginx(lab, |lab| {
+                let said = lbctl(lab, &["site", "apply"])?;
+                ensure!(said.code == 1 && said.out.contains("restore"), "{said:?}");
+                Ok(())
+            })
+        }),
+        unnoticed(lab, "nginx dies in a hand-off", |lab| {
+            lab.stop_nginx(Node::Web2)?;
+            let said = lbctl(lab, &["site", "apply"])?;
+            let started = lab.start_nginx(Node::Web2);
+            ensure!(said.code == 1 && said.err.contains("web2"), "{said:?}");
+            started?;
+            lab.wait_until_all_up(Duration::from_secs(10))?;
+            lab.apply_site()
         }),
         unnoticed(lab, "tables made larger and smaller by restarts", |lab| {
             for (from, to) in [(400_000, 800_000), (800_000, 400_000)] {
@@ -111,6 +141,10 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
                 Comes::Starting => unnoticed(lab, title, move |lab| starting(lab, point)),
                 Comes::Resizing => unnoticed(lab, title, move |lab| resizing(lab, point)),
                 Comes::Reloading => unnoticed(lab, title, move |lab| reloading(lab, point)),
+                Comes::HandingOff => unnoticed(lab, title, move |lab| handing_off(lab, point)),
+                Comes::Refused => unnoticed(lab, title, move |lab| {
+                    with_refusing_nginx(lab, |lab| killed_in_hand_off(lab, point))
+                }),
                 Comes::First => first(lab, title, point),
             });
         }
@@ -168,6 +202,41 @@ fn reloading(lab: &mut Lab, point: Failpoint) -> Result<()> {
         lab.start_lbd()?;
     }
     Ok(())
+}
+
+/// The site goes on being served meanwhile, and the next hand-off comes to its end.
+fn handing_off(lab: &mut Lab, point: Failpoint) -> Result<()> {
+    let load = Wrk::until_told(lab)?;
+    let killed = killed_in_hand_off(lab, point);
+    let figures = load.stop_without_errors()?;
+    ensure!(figures.requests > 100, "{figures:?}");
+    killed?;
+    lab.wait_until_all_up(Duration::from_secs(10))?;
+    lab.apply_site()
+}
+
+fn killed_in_hand_off(lab: &mut Lab, point: Failpoint) -> Result<()> {
+    ensure!(lab.stop_lbd()?, "lbd was not running");
+    start(lab)?;
+    lab.wait_until_all_up(Duration::from_secs(10))?;
+    arm(lab, point)?;
+    let said = lbctl(lab, &["site", "apply"])?;
+    ensure!(said.code != 0, "lbd did not die: {said:?}");
+    wait_for_death(lab, point)?;
+    lab.start_lbd()
+}
+
+/// With a configuration of its own that web2's nginx takes no more.
+fn with_refusing_nginx(lab: &mut Lab, work: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    let file = lab.web(Node::Web2).handed_over().with_file_name("nginx.conf");
+    let whole = fs::read_to_string(&file)?;
+    fs::write(&file, format!("{whole}nonsense;\n"))?;
+    lab.authority()?.issue("site", &[SITE])?;
+    let done = work(lab);
+    fs::write(&file, whole)?;
+    done?;
+    lab.wait_until_all_up(Duration::from_secs(10))?;
+    lab.apply_site()
 }
 
 /// Killed in its first start on this host: what it has left behind disturbs nobody, and the next start is as good as a first.

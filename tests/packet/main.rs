@@ -20,6 +20,7 @@ mod jiffies;
 mod kind;
 mod leaving;
 mod matrix;
+mod migrating;
 mod namespace;
 mod nat;
 mod next_hops;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
             forged::cases(),
             icmp_errors::cases(),
             leaving::cases(),
+            migrating::cases(),
             one_sided::cases(),
             own_ports::cases(),
             passed_fragments::cases(),

@@ -14,6 +14,7 @@ use super::verify::Serving;
 use super::{HandoffError, Hands};
 use crate::api::types::{AppliedServer, SiteApplied, SiteStep};
 use crate::config::{Site, SiteServer};
+use crate::failpoint;
 
 /// How many servers are staged, or asked for their status, at a time.
 pub(super) const AT_A_TIME: usize = 16;
@@ -241,6 +242,7 @@ impl Report {
     async fn step(&mut self, step: &str, work: impl Future<Output = Result<String, String>>) -> bool {
         let begun = Instant::now();
         let result = work.await;
+        failpoint::reach_step(step);
         let took = begun.elapsed();
         let ok = result.is_ok();
         let detail = result.unwrap_or_else(|error| error);
