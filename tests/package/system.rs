@@ -238,7 +238,9 @@ fn goes(system: &System) -> Result<()> {
                 /etc/systemd/system/multi-user.target.wants/lbd.service; do
         if [ -e $file ]; then echo $file; fi
     done";
-    system.output("dpkg --remove lbd")?;
+    system.output("systemctl stop lbd")?;
+    assert_balanced(system)?;
+    system.output("systemctl start lbd; dpkg --remove lbd")?;
     let there = system.output(left)?;
     ensure!(
         there == "/etc/lb/lb.toml\n/var/lib/lb\n",
@@ -246,6 +248,8 @@ fn goes(system: &System) -> Result<()> {
     );
     let running = system.output("cat /proc/[0-9]*/comm | grep --line-regexp lbd || :")?;
     ensure!(running.is_empty(), "still running: {running}");
+    let pinned = system.output("ls /sys/fs/bpf; ip -details link show dev clients | grep prog/xdp || :")?;
+    ensure!(pinned.is_empty(), "in the kernel there is still {pinned}");
     system.output("dpkg --purge lbd")?;
     let there = system.output(left)?;
     ensure!(there == "/etc/lb/lb.toml\n", "left by a purge: {there}");

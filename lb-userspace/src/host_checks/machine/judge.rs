@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Attached, BPFFS, Bpffs, Link, Machine};
+use super::{Attached, Bpffs, Link, Machine};
 use crate::config::{Config, XdpMode};
 use crate::dataplane::LoadOptions;
 use crate::host_checks::{Check, Finding, set};
@@ -76,17 +76,27 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
+/// Where systemd mounts it, if that is what there is.
+fn mount_point(there: &std::path::Path) -> &std::path::Path {
+    let usual = std::path::Path::new("/sys/fs/bpf");
+    if usual.starts_with(there) { usual } else { there }
+}
+
 fn bpffs(machine: &Machine) -> Vec<Finding> {
+    let place = machine.pins.display();
     match machine.bpffs {
         Some(Bpffs::Missing) => vec![Finding::error(
             Check::Bpffs,
-            format!("no bpffs is mounted on {BPFFS}: the program and its maps cannot be pinned"),
-            format!("`mount -t bpf bpf {BPFFS}`; systemd does so at boot"),
+            format!("no bpffs is mounted on {place}: the program and its maps cannot be pinned"),
+            format!(
+                "`mount -t bpf bpf {}`; systemd does so at boot",
+                mount_point(&machine.pins).display()
+            ),
         )],
         Some(Bpffs::ReadOnly) => vec![Finding::error(
             Check::Bpffs,
-            format!("bpffs is mounted read-only on {BPFFS}: the program and its maps cannot be pinned"),
-            format!("`mount -o remount,rw {BPFFS}`"),
+            format!("bpffs is mounted read-only on {place}: the program and its maps cannot be pinned"),
+            format!("`mount -o remount,rw {place}`"),
         )],
         Some(Bpffs::Writable) | None => Vec::new(),
     }
@@ -383,7 +393,7 @@ pub(in crate::host_checks) fn seen(
                 Bpffs::ReadOnly => "read-only",
                 Bpffs::Missing => "not mounted",
             };
-            format!("{BPFFS} {state}")
+            format!("{} {state}", machine.pins.display())
         }),
         Check::Memory => {
             let needed = mebibytes(options(config?).table_bytes());

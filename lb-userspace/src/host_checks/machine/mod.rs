@@ -8,17 +8,14 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::FsFlags;
 
-use crate::config::Config;
+use crate::config::{Config, Daemon};
 use crate::dataplane::{self, LinkFlags, ReceiveQueues, XdpFeatures};
 
 pub(super) use judge::{about_interfaces, about_machine, seen};
-
-/// Where bpffs is.
-pub(super) const BPFFS: &str = "/sys/fs/bpf";
 
 /// What could not be read is `None`, and not judged.
 #[derive(Debug, Clone)]
@@ -29,6 +26,8 @@ pub(super) struct Machine {
     pub(super) jit: Option<bool>,
     pub(super) takes_xdp: Option<bool>,
     pub(super) bpffs: Option<Bpffs>,
+    /// Where that is, or should be: what there is of `pin_directory`.
+    pub(super) pins: PathBuf,
     /// Bytes that could be had without swapping.
     pub(super) available: Option<u64>,
     pub(super) processors: u32,
@@ -85,6 +84,9 @@ impl Machine {
         for name in config.iter().flat_map(|config| &config.daemon.interfaces) {
             links.push(Link::read(name).await);
         }
+        let pins = present(config.map_or(Path::new(Daemon::PIN_DIRECTORY), |config| {
+            &config.daemon.pin_directory
+        }));
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
             kernel: nix::sys::utsname::uname()
@@ -92,13 +94,20 @@ impl Machine {
                 .unwrap_or_default(),
             jit: super::host::sysctl("core/bpf_jit_enable").map(|value: u8| value != 0),
             takes_xdp: dataplane::supports_xdp(),
-            bpffs: bpffs(Path::new(BPFFS)),
+            bpffs: bpffs(&pins),
+            pins,
             available: available(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
             processors: u32::try_from(processors).unwrap_or(u32::MAX),
             clock: Clock::read(),
             links,
         }
     }
+}
+
+/// The directory, or the nearest one above it that is there.
+fn present(directory: &Path) -> PathBuf {
+    let there = directory.ancestors().find(|place| place.exists());
+    there.unwrap_or(directory).to_owned()
 }
 
 pub(super) fn bpffs(place: &Path) -> Option<Bpffs> {

@@ -43,6 +43,7 @@ fn sound() -> (Machine, Config) {
         jit: Some(true),
         takes_xdp: Some(true),
         bpffs: Some(Bpffs::Writable),
+        pins: "/sys/fs/bpf".into(),
         available: Some(1 << 30),
         processors: 8,
         clock: Clock {
