@@ -1,7 +1,8 @@
 //! Every program in every combination of what programs are loaded with: what the kernel's verifier prunes by them differs.
 
 use anyhow::{Context as _, ensure};
-use lb::dataplane::{Dataplane, LoadOptions, Object};
+use lb::dataplane::{Dataplane, Explainer, LoadOptions, Object, Tracer};
+use lb_common::explain::TraceFilter;
 use lb_tests::harness::Case;
 use lb_tests::measured::measured;
 use lb_tests::programs;
@@ -9,6 +10,9 @@ use lb_tests::programs;
 /// Of the million instructions that the verifier follows, how many it may at most need: the next change, or an older kernel,
 /// may need some more.
 const MOST_VERIFIED: u32 = 750_000;
+
+/// The program that only an instance loads that traces.
+const TRACER: &str = "lb_traced";
 
 /// The least that programs can be loaded with.
 pub const SMALLEST: LoadOptions = LoadOptions {
@@ -52,6 +56,9 @@ fn loads(combination: &str, options: LoadOptions) -> anyhow::Result<()> {
     let mut dataplane = Dataplane::load(&object()?, options)?;
     let mut programs = Vec::new();
     for (name, program) in dataplane.ebpf_mut().programs() {
+        if name == TRACER {
+            continue;
+        }
         let info = program
             .info()
             .with_context(|| format!("{name} is in the object, and was not loaded"))?;
@@ -67,6 +74,10 @@ fn loads(combination: &str, options: LoadOptions) -> anyhow::Result<()> {
         programs.push((name.to_owned(), verified));
     }
     ensure!(programs.len() > 1, "the object has {} programs", programs.len());
+    // The instances that explain, over the same maps.
+    let blueprint = dataplane.blueprint().map_err(anyhow::Error::msg)?;
+    Explainer::load(&blueprint).context("the instance that answers `lbctl why`")?;
+    Tracer::load(&blueprint, TraceFilter::default()).context("the instance that traces")?;
     for (name, verified) in programs {
         measured(
             "instructions that the verifier followed",

@@ -7,9 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lb_tests::harness::Case;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use xtask::lab::{Lab, Node};
+use xtask::lab::{Lab, Mode, Node, TRANSFER_PORT, VIP};
 
 use crate::row::unnoticed;
+use crate::support::counted::outcome;
+use crate::support::held::Held;
 use crate::support::lbctl::{lbctl, run as run_and_see};
 use crate::support::shared::Shared;
 
@@ -48,7 +50,33 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
             Ok(())
         }),
         unnoticed(lab, "the state directory's disk is full", full_disk),
+        unnoticed(
+            &small(),
+            "the connection table is full, and lbd restarts",
+            full_table,
+        ),
     ]
+}
+
+/// With the smallest tables that there are.
+fn small() -> Shared {
+    Shared::planned("lb-t-small", |options| {
+        options.mode = Mode::Nat;
+        options.max_connections = 1024;
+        options.add_transfer_services();
+        Ok(())
+    })
+}
+
+/// Half as many connections again as the table has places for, each of which goes on.
+fn full_table(lab: &mut Lab) -> Result<()> {
+    let mut held = Held::open(lab, (VIP, TRANSFER_PORT).into(), 2400)?;
+    ensure!(outcome(lab, "to_backend_untracked")? > 0, "the table is not full");
+    held.check()?;
+    lab.kill_process("lbd")?;
+    held.check()?;
+    lab.start_lbd()?;
+    held.check()
 }
 
 /// An `lbd` that is to end at once, with these words.

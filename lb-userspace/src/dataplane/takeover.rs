@@ -12,7 +12,7 @@
 //! Between 2 and 4 (some milliseconds) a packet that has no entry is dropped, and sent again by its sender. If the daemon dies in
 //! between, the next one goes on; until then that ends by itself after some seconds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -67,86 +67,31 @@ impl Dataplane {
     /// What is pinned cannot be used; or the kernel refuses the program. Nothing has changed for any packet.
     pub fn open(object: &Object, options: LoadOptions, pins: Pins) -> Result<Self, DataplaneError> {
         let found = find(&pins)?;
-        let mut lengths = Lengths::of(&options);
-        if let (Some(set), _) = pins::current(&found) {
-            let present = pins.shapes(set.number)?;
-            // Leases name elements: none may go.
-            lengths.ports = lengths
-                .ports
-                .max(present.get("PORTS").map_or(0, |shape| shape.max_entries));
-        }
-        let wanted = pins::wanted(object, &lengths.by_map())?;
+        let asked = asked_for(&pins, &found, &options)?;
+        let wanted = pins::wanted(object, &asked.by_map())?;
         let choice = pins::choose(&pins, &found, &wanted, |set| pins.shapes(set))?;
-        let (set, older, is_new) = match choice {
-            Choice::Make(set) => (set, None, true),
-            Choice::Adopt(set) => (set, None, false),
-            Choice::Finish { set, older } => (set, Some(older), false),
-            Choice::Replace { set, older } => (set, Some(older), true),
-        };
-        for number in pins.sets()? {
-            if number != set && Some(number) != older {
-                pins.remove_set(number)?;
-            }
-        }
-        let directory = pins.make_set(set)?;
-        if is_new {
-            for name in older
-                .map(|older| share(&pins, older, &directory, &wanted))
-                .transpose()?
-                .unwrap_or_default()
-            {
-                tracing::debug!(map = name, "taken over as it is");
-            }
-        } else {
-            let present = pins.shapes(set)?;
-            let length =
-                |name: &str, wanted: u32| present.get(name).map_or(wanted, |shape| shape.max_entries);
-            lengths = Lengths {
-                narrow: length("CONNECTIONS", lengths.narrow),
-                wide: length("WIDE_CONNECTIONS", lengths.wide),
-                ports: length("PORTS", lengths.ports),
-            };
-        }
-        let clock = Clock::of_this_kernel()?;
-        let own = found.iter().find(|found| found.number == set && !is_new);
-        let seed = match own {
-            Some(own) => own.header.table_seed,
-            None => load::random_seed()?,
-        };
+        // From here on it takes away again what it makes, should anything fail.
+        let pinned = Pinned::begin(pins, &found, choice, &wanted)?;
         failpoint::reach(Failpoint::SetMade);
-        let older = older
-            .map(|number| Older::open(&pins, number, &found))
-            .transpose()?;
-        let constants = Constants::new(options, clock, lengths, seed);
+        let clock = Clock::of_this_kernel()?;
+        let constants = Constants::new(options, clock, pinned.lengths(asked)?, pinned.seed);
+        let (directory, programs) = (pinned.directory(), pinned.pins.programs(pinned.generation));
         let mut loader = constants.loader();
         for name in wanted.keys() {
             loader.map_pin_path(name, directory.join(name));
         }
         let ebpf = load::load_object(&mut loader, object)?;
         drop(loader);
-        let generation = pins.generations()?.last().map_or(1, |last| last.wrapping_add(1));
-        keep_programs(&ebpf, &pins.programs(generation))?;
+        keep_programs(&ebpf, &programs)?;
         failpoint::reach(Failpoint::ProgramsPinned);
-        let pinned = Pinned {
-            pins,
-            set,
-            older,
-            is_new,
-            generation,
-            seed,
-            has_changed_links: false,
-            has_taken_over: false,
-        };
-        let maps = SharedMaps::pinned(directory, pinned.pins.programs(generation));
+        let (is_new, table_seed) = (pinned.is_new, pinned.seed);
+        let maps = SharedMaps::pinned(directory, programs);
         let mut dataplane = Self::with(ebpf, object, (clock, constants), Ok(maps), Some(pinned))?;
         if is_new && let Some(header) = dataplane.header.exclusive().first_mut() {
             *header = TableHeader {
-                complete: 0,
                 abi_version: ABI_VERSION,
-                reserved: 0,
-                table_seed: seed,
-                notes: 0,
-                migrating: 0,
+                table_seed,
+                ..TableHeader::default()
             };
         }
         failpoint::reach(Failpoint::ProgramLoaded);
@@ -411,6 +356,76 @@ impl Dataplane {
     }
 }
 
+impl Pinned {
+    /// Makes or finds the set of tables, and forgets those that were never finished or are done with.
+    fn begin(pins: Pins, found: &[Found], choice: Choice, wanted: &Shapes) -> Result<Self, DataplaneError> {
+        let (set, older, is_new) = match choice {
+            Choice::Make(set) => (set, None, true),
+            Choice::Adopt(set) => (set, None, false),
+            Choice::Finish { set, older } => (set, Some(older), false),
+            Choice::Replace { set, older } => (set, Some(older), true),
+        };
+        for number in pins.sets()? {
+            if number != set && Some(number) != older {
+                pins.remove_set(number)?;
+            }
+        }
+        let directory = pins.make_set(set)?;
+        let present = found.iter().find(|found| found.number == set && !is_new);
+        let seed = match present {
+            Some(present) => present.header.table_seed,
+            None => load::random_seed()?,
+        };
+        let generation = pins.generations()?.last().map_or(1, |last| last.wrapping_add(1));
+        let mut pinned = Self {
+            pins,
+            set,
+            older: None,
+            is_new,
+            generation,
+            seed,
+            has_changed_links: false,
+            has_taken_over: false,
+        };
+        if let Some(older) = older {
+            if is_new {
+                share(&pinned.pins, older, &directory, wanted)?;
+            }
+            pinned.older = Some(Older::open(&pinned.pins, older, found)?);
+        }
+        Ok(pinned)
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.pins.set(self.set)
+    }
+
+    /// How long the tables are: as asked for, if they are new.
+    fn lengths(&self, asked: Lengths) -> Result<Lengths, DataplaneError> {
+        if self.is_new {
+            return Ok(asked);
+        }
+        let present = self.pins.shapes(self.set)?;
+        let length = |map: &str, asked: u32| present.get(map).map_or(asked, |shape| shape.max_entries);
+        Ok(Lengths {
+            narrow: length("CONNECTIONS", asked.narrow),
+            wide: length("WIDE_CONNECTIONS", asked.wide),
+            ports: length("PORTS", asked.ports),
+        })
+    }
+}
+
+/// The lengths of tables that the options ask for; but of own ports there are never fewer than before, since leases name them.
+fn asked_for(pins: &Pins, found: &[Found], options: &LoadOptions) -> Result<Lengths, DataplaneError> {
+    let mut lengths = Lengths::of(options);
+    if let (Some(set), _) = pins::current(found) {
+        let present = pins.shapes(set.number)?;
+        let ports = present.get("PORTS").map_or(0, |shape| shape.max_entries);
+        lengths.ports = lengths.ports.max(ports);
+    }
+    Ok(lengths)
+}
+
 impl Drop for Pinned {
     /// Takes away what this daemon has made and nobody needs, unless it has taken over. What remains is put in order by the next
     /// one.
@@ -537,29 +552,19 @@ fn maps_of(programs: &[u32]) -> Result<Vec<u32>, DataplaneError> {
     Ok(maps)
 }
 
-/// Pins those maps of an older set in a new one that go over as they are; their names.
-fn share(
-    pins: &Pins,
-    older: SetNumber,
-    directory: &Path,
-    wanted: &Shapes,
-) -> Result<Vec<String>, DataplaneError> {
+/// Pins those maps of an older set in a new one that go over as they are.
+fn share(pins: &Pins, older: SetNumber, directory: &Path, wanted: &Shapes) -> Result<(), DataplaneError> {
     let present = pins.shapes(older)?;
-    let mut shared = Vec::new();
     for (name, shape) in wanted {
         let goes_over = matches!(Role::of(name), Role::State | Role::Passing);
         if !goes_over || present.get(name) != Some(shape) {
             continue;
         }
-        let failed = |error: &dyn std::fmt::Display| PinError::Unusable {
-            path: pins.set(older).join(name),
-            reason: format!("cannot pin it a second time: {error}"),
-        };
-        MapData::from_pin(pins.set(older).join(name))
-            .map_err(|error| failed(&error))?
-            .pin(directory.join(name))
-            .map_err(|error| failed(&error))?;
-        shared.push(name.clone());
+        let from = pins.set(older).join(name);
+        let failed = |error: &dyn std::error::Error| pins::not_pinned(&directory.join(name), error);
+        let map = MapData::from_pin(&from).map_err(|error| failed(&error))?;
+        map.pin(directory.join(name)).map_err(|error| failed(&error))?;
+        tracing::debug!(map = name, "taken over as it is");
     }
-    Ok(shared)
+    Ok(())
 }

@@ -23,8 +23,8 @@ const TERMINATION: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Processes {
     directory: PathBuf,
-    /// Our own children among them, to be reaped.
-    children: Vec<Child>,
+    /// Our own children among them, to be reaped, and when they were started.
+    children: Vec<(Child, u64)>,
 }
 
 impl Processes {
@@ -65,7 +65,7 @@ impl Processes {
         let child = command.spawn().with_context(|| cannot_run(command))?;
         let pid = i32::try_from(child.id())?;
         let started = start_time(pid).unwrap_or_default();
-        self.children.push(child);
+        self.children.push((child, started));
         let record = self.record(name);
         fs::write(&record, format!("{pid} {started}\n"))
             .with_context(|| format!("cannot write {}", record.display()))?;
@@ -80,11 +80,8 @@ impl Processes {
         let pid = pid.parse().ok()?;
         let started: u64 = started.parse().ok()?;
         // One of ours is there until all of its threads are: a killed one may hold its sockets for a moment longer.
-        if self
-            .children
-            .iter()
-            .any(|child| i32::try_from(child.id()) == Ok(pid))
-        {
+        let is_it = |(child, began): &(Child, u64)| i32::try_from(child.id()) == Ok(pid) && *began == started;
+        if self.children.iter().any(is_it) {
             return Some(pid);
         }
         (start_time(pid)? == started).then_some(pid)
@@ -139,7 +136,7 @@ impl Processes {
     /// Takes note of children that have ended.
     fn reap(&mut self) {
         self.children
-            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            .retain_mut(|(child, _)| matches!(child.try_wait(), Ok(None)));
     }
 
     fn record(&self, name: &str) -> PathBuf {
