@@ -143,13 +143,17 @@ pub struct TableHeader {
     pub table_seed: u64,
     /// Which half of the notes holds, 0 or 1.
     pub notes: u64,
-    /// Not 0: connections of an older set of tables are still being brought over.
+    /// [`TableHeader::PREPARED`] or [`TableHeader::UNDER_WAY`] while connections of an older set of tables are brought over.
     pub migrating: u64,
 }
 
 impl TableHeader {
     /// Not to be had by chance.
     pub const COMPLETE: u64 = u64::from_le_bytes(*b"lb-table");
+    /// Nobody looks at these tables yet: the older ones hold.
+    pub const PREPARED: u64 = 1;
+    /// Links are being changed: these tables hold, together with what the older ones have.
+    pub const UNDER_WAY: u64 = 2;
 }
 
 /// How a copy's lookup tables were built, and what holds for all of its packets.

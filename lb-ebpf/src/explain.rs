@@ -35,6 +35,15 @@ pub fn note(what: Decision, first: u64, second: u64) {
     }
 }
 
+/// The same without a call, where another function's frame would be more stack than there is (512 bytes; Linux 6.1 counts each
+/// frame in steps of 32 and at least that, also of calls that it never gets to).
+#[inline(always)]
+pub fn note_within(what: Decision, first: u64, second: u64) {
+    if is_asked() {
+        take_note(what as u32, first, second);
+    }
+}
+
 /// Notes what becomes of a packet, and sends what was noted, if it is asked for.
 #[inline(always)]
 pub fn end(context: &XdpContext, outcome: Outcome, interface_index: u32) {

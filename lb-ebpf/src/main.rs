@@ -81,90 +81,105 @@ mod program {
     /// Balances: this is the program that is attached. It decides about IPv4 itself and leaves everything else to the
     /// others, each of which the kernel's verifier looks at by itself.
     #[xdp]
+    #[inline(always)]
     pub fn lb(context: XdpContext) -> u32 {
         forward::carry_out(&context, pipeline::run(&context))
     }
 
     /// IPv6.
     #[xdp]
+    #[inline(always)]
     pub fn lb_ipv6(context: XdpContext) -> u32 {
         forward::carry_out(&context, pipeline::run_family::<Ipv6, 3>(&context))
     }
 
     /// IPv4 of services of several ports.
     #[xdp]
+    #[inline(always)]
     pub fn lb_ipv4_wide(context: XdpContext) -> u32 {
         forward::carry_out(&context, pipeline::run_family::<Ipv4, 3>(&context))
     }
 
     /// Packets of connections that are not known, IPv4.
     #[xdp]
+    #[inline(always)]
     pub fn lb_new_ipv4(context: XdpContext) -> u32 {
         forward::carry_out(&context, new_connection::run::<Ipv4, 1>(&context))
     }
 
     /// Likewise, of services of several ports.
     #[xdp]
+    #[inline(always)]
     pub fn lb_new_ipv4_wide(context: XdpContext) -> u32 {
         forward::carry_out(&context, new_connection::run::<Ipv4, 3>(&context))
     }
 
     /// Likewise, IPv6.
     #[xdp]
+    #[inline(always)]
     pub fn lb_new_ipv6(context: XdpContext) -> u32 {
         forward::carry_out(&context, new_connection::run::<Ipv6, 3>(&context))
     }
 
     /// Backends' packets of connections that are not known, IPv4.
     #[xdp]
+    #[inline(always)]
     pub fn lb_untracked_ipv4(context: XdpContext) -> u32 {
         forward::carry_out(&context, untracked_answer::run::<Ipv4, 1>(&context))
     }
 
     /// Likewise, of services of several ports.
     #[xdp]
+    #[inline(always)]
     pub fn lb_untracked_ipv4_wide(context: XdpContext) -> u32 {
         forward::carry_out(&context, untracked_answer::run::<Ipv4, 3>(&context))
     }
 
     /// Likewise, IPv6.
     #[xdp]
+    #[inline(always)]
     pub fn lb_untracked_ipv6(context: XdpContext) -> u32 {
         forward::carry_out(&context, untracked_answer::run::<Ipv6, 3>(&context))
     }
 
     /// Packets that are answered in a backend's stead, IPv4.
     #[xdp]
+    #[inline(always)]
     pub fn lb_answer_ipv4(context: XdpContext) -> u32 {
         forward::carry_out(&context, answer::run::<Ipv4>(&context))
     }
 
     /// Likewise, IPv6.
     #[xdp]
+    #[inline(always)]
     pub fn lb_answer_ipv6(context: XdpContext) -> u32 {
         forward::carry_out(&context, answer::run::<Ipv6>(&context))
     }
 
     /// ICMP.
     #[xdp]
+    #[inline(always)]
     pub fn lb_icmp(context: XdpContext) -> u32 {
         forward::carry_out(&context, icmp::run::<Ipv4>(&context))
     }
 
     /// ICMPv6.
     #[xdp]
+    #[inline(always)]
     pub fn lb_icmpv6(context: XdpContext) -> u32 {
         forward::carry_out(&context, icmp::run::<Ipv6>(&context))
     }
 
     /// Later IPv4 fragments.
     #[xdp]
+    #[inline(always)]
     pub fn lb_ipv4_fragment(context: XdpContext) -> u32 {
         forward::carry_out(&context, fragment::run::<Ipv4, 1>(&context))
     }
 
     /// Later IPv6 fragments.
     #[xdp]
+    #[inline(always)]
     pub fn lb_ipv6_fragment(context: XdpContext) -> u32 {
         forward::carry_out(&context, fragment::run::<Ipv6, 3>(&context))
     }
@@ -172,6 +187,7 @@ mod program {
     /// The first program of a second instance that traces: it is called instead of the attached one, notes the frame, and lets
     /// its own instance decide.
     #[xdp]
+    #[inline(always)]
     pub fn lb_traced(context: XdpContext) -> u32 {
         forward::carry_out(&context, trace::begin(&context).into())
     }
@@ -179,6 +195,7 @@ mod program {
     /// Writes the kernel's jiffies into the first eight bytes of the frame. Never attached: the daemon runs it through
     /// the kernel's program runner to know what time it is in the connection table.
     #[xdp]
+    #[inline(always)]
     pub fn lb_clock(context: XdpContext) -> u32 {
         let Some(mut window) = Packet::of(&context).window_mut::<8>(0) else {
             return xdp_action::XDP_ABORTED;

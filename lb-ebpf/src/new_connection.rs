@@ -235,7 +235,7 @@ fn store<F: Table<K>, const K: usize>(which: u32, key: [u64; K], value: u64) -> 
         {
             return before.0;
         }
-        explain::note(Decision::NotKept, before.0, 0);
+        explain::note_within(Decision::NotKept, before.0, 0);
         // What a dry run does not write, it cannot read back.
         let holds = if is_dry() {
             value

@@ -181,12 +181,16 @@ impl Dataplane {
             control.migrating_until = until;
         }
         if let Some(header) = self.header.exclusive().first_mut() {
-            header.migrating = migrating.into();
+            header.migrating = if migrating { TableHeader::PREPARED } else { 0 };
             fence(Ordering::SeqCst);
             header.complete = TableHeader::COMPLETE;
             fence(Ordering::SeqCst);
         }
         failpoint::reach(Failpoint::SetComplete);
+        if migrating && let Some(header) = self.header.exclusive().first_mut() {
+            header.migrating = TableHeader::UNDER_WAY;
+            fence(Ordering::SeqCst);
+        }
         self.change_links(before, interfaces, mode)?;
         failpoint::reach(Failpoint::LinksChanged);
         wait_for_grace_period();
@@ -499,57 +503,26 @@ pub fn pinned_notes(pins: &Pins) -> Result<Option<Vec<u8>>, DataplaneError> {
 
 /// The sets that there are.
 fn find(pins: &Pins) -> Result<Vec<Found>, DataplaneError> {
-    let mut running = Vec::new();
-    for link in pins.links()? {
-        running.push(pins.program_of(&link)?);
-    }
-    let maps = maps_of(&running)?;
-    let found = pins.sets()?.into_iter().map(|number| {
-        let directory = pins.set(number);
-        let header = directory.join("TABLE_HEADER");
+    let header_of = |number| -> Result<TableHeader, PinError> {
+        let path = pins.set(number).join("TABLE_HEADER");
         // Of a set that was never finished, it may be missing.
-        if !header.exists() {
-            return Ok(Found {
-                number,
-                header: TableHeader::default(),
-                in_use: false,
-            });
+        if !path.exists() {
+            return Ok(TableHeader::default());
         }
         let broken = |reason: String| PinError::Unusable {
-            path: header.clone(),
+            path: path.clone(),
             reason,
         };
-        let map = MapData::from_pin(&header).map_err(|error| broken(error.to_string()))?;
+        let map = MapData::from_pin(&path).map_err(|error| broken(error.to_string()))?;
         let mut mapped: MappedArray<TableHeader> =
             MappedArray::new("TABLE_HEADER", &map).map_err(|error| broken(error.to_string()))?;
-        let control = aya::maps::MapInfo::from_pin(directory.join("CONTROL"));
-        Ok(Found {
-            number,
-            header: mapped.exclusive().first().copied().unwrap_or_default(),
-            in_use: control.is_ok_and(|control| maps.contains(&control.id())),
-        })
+        Ok(mapped.exclusive().first().copied().unwrap_or_default())
+    };
+    let found = pins.sets()?.into_iter().map(|number| {
+        let header = header_of(number)?;
+        Ok(Found { number, header })
     });
     found.collect()
-}
-
-/// The ids of the maps that programs use.
-fn maps_of(programs: &[u32]) -> Result<Vec<u32>, DataplaneError> {
-    let failed = |source| DataplaneError::Program {
-        program: PROGRAM,
-        source: Box::new(source),
-    };
-    let mut maps = Vec::new();
-    if programs.is_empty() {
-        return Ok(maps);
-    }
-    for info in aya::programs::loaded_programs() {
-        // One that has just gone is none of ours.
-        let Ok(info) = info else { continue };
-        if programs.contains(&info.id()) {
-            maps.extend(info.map_ids().map_err(failed)?.unwrap_or_default());
-        }
-    }
-    Ok(maps)
 }
 
 /// Pins those maps of an older set in a new one that go over as they are.

@@ -60,17 +60,6 @@ impl Pins {
             .join(encoded(&link.interface))
     }
 
-    /// The id of the program that a link holds.
-    pub(crate) fn program_of(&self, link: &Link) -> Result<u32, PinError> {
-        let path = self.link_path(link);
-        let pinned =
-            PinnedLink::from_pin(&path).map_err(|error| unusable(&path, format!("not a link: {error}")))?;
-        let info = FdLink::from(pinned).info();
-        Ok(info
-            .map_err(|error| unusable(&path, format!("cannot look at it: {error}")))?
-            .program_id())
-    }
-
     /// Gives a link another program.
     pub(crate) fn replace(&self, link: &Link, program: &mut Xdp) -> Result<Replaced, PinError> {
         let path = self.link_path(link);

@@ -43,8 +43,6 @@ pub(crate) struct Found {
     pub(crate) number: SetNumber,
     /// What it says about itself.
     pub(crate) header: TableHeader,
-    /// Whether any link runs a program that looks at it.
-    pub(crate) in_use: bool,
 }
 
 /// Which of the sets hold what packets are judged by, in ascending order: the one to go on from, and the older one whose
@@ -61,8 +59,8 @@ pub(crate) fn current(found: &[Found]) -> (Option<&Found>, Option<&Found>) {
         return (Some(newest), None);
     }
     match complete.next() {
-        // Nobody looks at the new one yet: as if it had never been begun.
-        Some(older) if !newest.in_use => (Some(older), None),
+        // As if the new one had never been begun.
+        Some(older) if newest.header.migrating == TableHeader::PREPARED => (Some(older), None),
         older => (Some(newest), older),
     }
 }
@@ -163,15 +161,14 @@ impl Pins {
 mod tests {
     use super::*;
 
-    fn set(number: SetNumber, complete: bool, migrating: bool, in_use: bool) -> Found {
+    fn set(number: SetNumber, complete: bool, migrating: u64) -> Found {
         Found {
             number,
             header: TableHeader {
                 complete: if complete { TableHeader::COMPLETE } else { 0 },
-                migrating: migrating.into(),
+                migrating,
                 ..TableHeader::default()
             },
-            in_use,
         }
     }
 
@@ -183,31 +180,33 @@ mod tests {
 
     #[test]
     fn what_was_interrupted_is_told_from_what_there_is() {
+        const DONE: u64 = 0;
+        let usual = set(1, true, DONE);
         for (found, expected, what) in [
             (vec![], (None, None), "the first start"),
             (
-                vec![set(1, false, false, false)],
+                vec![set(1, false, DONE)],
                 (None, None),
                 "killed in the first start",
             ),
-            (vec![set(1, true, false, true)], (Some(1), None), "the usual"),
+            (vec![usual.clone()], (Some(1), None), "the usual"),
             (
-                vec![set(1, true, false, true), set(2, false, false, false)],
+                vec![usual.clone(), set(2, false, DONE)],
                 (Some(1), None),
                 "killed while the new set was made",
             ),
             (
-                vec![set(1, true, false, true), set(2, true, true, false)],
+                vec![usual.clone(), set(2, true, TableHeader::PREPARED)],
                 (Some(1), None),
                 "killed before the first link had changed",
             ),
             (
-                vec![set(1, true, false, true), set(2, true, true, true)],
+                vec![usual.clone(), set(2, true, TableHeader::UNDER_WAY)],
                 (Some(2), Some(1)),
                 "killed while links changed",
             ),
             (
-                vec![set(1, true, false, false), set(2, true, false, true)],
+                vec![usual, set(2, true, DONE)],
                 (Some(2), None),
                 "killed before the old set was removed",
             ),
