@@ -56,7 +56,7 @@ fn unnoticed() -> anyhow::Result<()> {
     let first = tracer.first()?;
     traffic.of_every_kind()?;
     let mut told = 0;
-    while let Some(notes) = tracer.next() {
+    while let Some(notes) = tracer.read() {
         outcome(&notes)?;
         told += 1;
     }
@@ -67,12 +67,12 @@ fn unnoticed() -> anyhow::Result<()> {
     );
     traffic.world.dataplane.trace(None)?;
     traffic.of_every_kind()?;
-    ensure!(tracer.next().is_none(), "tracing goes on");
+    ensure!(tracer.read().is_none(), "tracing goes on");
     ensure!(tracer.left_out()? == 0, "something was left out");
 
     traffic.world.dataplane.trace(Some(&first))?;
     traffic.of_every_kind()?;
-    ensure!(tracer.next().is_some(), "tracing does not begin again");
+    ensure!(tracer.read().is_some(), "tracing does not begin again");
     // Without a word to the program, as when the daemon is killed.
     drop(tracer);
     traffic.of_every_kind()
@@ -121,7 +121,7 @@ fn told() -> anyhow::Result<()> {
     for frame in [&syn, &accept] {
         world.pass(&frame.bytes())?;
     }
-    let notes = tracer.next().context("nothing of the SYN")?;
+    let notes = tracer.read().context("nothing of the SYN")?;
     let bytes = syn.bytes();
     ensure!(notes.length as usize == bytes.len(), "{} bytes", notes.length);
     ensure!(
@@ -146,7 +146,7 @@ fn told() -> anyhow::Result<()> {
         "{decisions:?}"
     );
     ensure!(outcome(&notes)? == Outcome::ToBackend, "{:?}", outcome(&notes)?);
-    let notes = tracer.next().context("nothing of the SYN-ACK")?;
+    let notes = tracer.read().context("nothing of the SYN-ACK")?;
     let (decision, _, value) = notes.decisions().next().context("no decision")?;
     ensure!(decision == Decision::FromBackend, "{decision:?}");
     ensure!(Value(value).backend() == 1, "{value:x}");
@@ -254,7 +254,7 @@ fn filtered() -> anyhow::Result<()> {
             world.pass(frame)?;
         }
         let mut told = Vec::new();
-        while let Some(notes) = tracer.next() {
+        while let Some(notes) = tracer.read() {
             let head = &notes.head[..notes.length as usize];
             told.push(
                 frames
@@ -287,7 +287,7 @@ fn limited() -> anyhow::Result<()> {
         world.pass(&frame)?;
     }
     let mut told = 0;
-    while tracer.next().is_some() {
+    while tracer.read().is_some() {
         told += 1;
     }
     ensure!(

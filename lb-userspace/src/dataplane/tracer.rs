@@ -74,7 +74,7 @@ impl Tracer {
     }
 
     /// What was decided about the next packet, if there was one.
-    pub fn next(&mut self) -> Option<Notes> {
+    pub fn read(&mut self) -> Option<Notes> {
         let item = self.notes.next()?;
         // SAFETY: the program writes notes, which consist of integers.
         (item.len() == size_of::<Notes>()).then(|| unsafe { item.as_ptr().cast::<Notes>().read_unaligned() })

@@ -138,7 +138,7 @@ impl Tracing {
         loop {
             let booted = explain::booted();
             while packets.len() < AT_ONCE
-                && let Some(notes) = self.tracer.next()
+                && let Some(notes) = self.tracer.read()
             {
                 if self.is_one_too_many() {
                     self.left_out += 1;
