@@ -256,8 +256,8 @@ fn bad_input_changes_nothing() -> Result<()> {
     let file = lab.file("bad.toml");
     let named = file.display().to_string();
     let cases = [
-        ("[[service]]", "[[service", "bad.toml:9"),
-        ("port = 443", "port = 0", "bad.toml:12"),
+        ("[[service]]", "[[service", "bad.toml:10"),
+        ("port = 443", "port = 0", "bad.toml:13"),
         (
             "max_connections = 100000",
             "max_connections = 100001",

@@ -61,7 +61,12 @@ fn second_lbd() -> Result<()> {
             .contains("lbd.sock: another lbd is running and listens here"),
         "{said:?}"
     );
-    let said = refused(&lab, &elsewhere(&lab)?, &[])?;
+    let file = elsewhere(&lab)?;
+    let said = refused(&lab, &file, &[])?;
+    ensure!(said.err.contains("another lbd uses it"), "{said:?}");
+    let with_other_pins = fs::read_to_string(&file)?.replace("/bpf/lb\"", "/bpf/other\"");
+    fs::write(&file, with_other_pins)?;
+    let said = refused(&lab, &file, &[])?;
     ensure!(
         said.err.contains("uplink") && said.err.contains("another XDP program is attached there"),
         "{said:?}"
@@ -226,7 +231,7 @@ fn files_and_names() -> Result<()> {
     let by_lbctl = run(lbctl_check.args(["config", "check", &path]))?;
     ensure!((check.code, by_lbctl.code) == (1, 5), "{check:?} {by_lbctl:?}");
     for said in [&check, &start, &by_lbctl] {
-        for word in ["bad.toml:12", "70000", "rise = -1"] {
+        for word in ["bad.toml:13", "70000", "rise = -1"] {
             ensure!(said.err.contains(word), "no {word:?} in {}", said.err);
         }
     }

@@ -36,6 +36,17 @@ fn generic_balances() -> Result<()> {
     );
     ensure!(lab.stop_lbd()?, "lbd was not running");
     site::edit(&lab, INTERFACES, &format!("{INTERFACES}xdp_mode = \"generic\"\n"))?;
+    // What is attached stays as it is, since packets would pass by it meanwhile.
+    lab.start_lbd()?;
+    ensure!(
+        modes(&lab)? == ["uplink native", "web1 native", "web2 native"]
+            && site::log(&lab)?.contains("lbd --cleanup"),
+        "{:?}",
+        modes(&lab)?
+    );
+    site::assert_split(&lab, 10, 5, 5)?;
+    ensure!(lab.stop_lbd()?, "lbd was not running");
+    lab.clean_up()?;
     lab.start_lbd()?;
     lab.wait_until_all_up(Duration::from_secs(5))?;
     ensure!(
@@ -52,6 +63,7 @@ fn generic_balances() -> Result<()> {
         .collect();
     ensure!(opened == [50, 50], "{opened:?}");
     ensure!(lab.stop_lbd()?, "lbd was not running");
+    lab.clean_up()?;
     let links = run(lab.command(Node::Lb, "ip")?.args(["link", "show"]))?;
     ensure!(!links.contains("prog/xdp"), "{links}");
     lab.down()
@@ -62,6 +74,7 @@ fn generic_balances() -> Result<()> {
 fn auto_falls_back() -> Result<()> {
     let mut lab = site::up("lb-t-auto")?;
     ensure!(lab.stop_lbd()?, "lbd was not running");
+    lab.clean_up()?;
     run(lab
         .command(Node::Lb, "ip")?
         .args(["link", "add", "plain", "type", "ifb"]))?;
