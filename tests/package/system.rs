@@ -98,7 +98,7 @@ fn may_do_what_is_documented(system: &System) -> Result<()> {
     are_the_site_workers(&only_child(&lbd)?, mask(&[0, 1, 3, 5, 6, 7, 10]))?;
     let pid = property(system, "MainPID")?;
     for (place, writable) in [
-        ("/etc/lb", false),
+        ("/etc/lb", true),
         ("/usr/sbin", false),
         ("/root", false),
         ("/proc/sys/net/ipv4", false),
