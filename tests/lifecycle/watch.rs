@@ -81,8 +81,9 @@ impl Watch {
                 again_and_again(&for_udp, |number| {
                     let mut socket = Datagrams::open(to)?;
                     socket.set_patience(PATIENCE);
-                    // What is lost is sent again, as by anybody who speaks UDP.
-                    socket.transfer(Direction::Get, 300 + number % 7, 100).map(drop)
+                    // A question and an answer; what is lost is sent again, as by anybody who speaks UDP. (More of them in a row may
+                    // be answered by two servers: datagrams do not stay with a backend that has failed.)
+                    socket.transfer(Direction::Get, 50 + number % 50, 100).map(drop)
                 })
             }));
         }
