@@ -249,7 +249,7 @@ fn goes(system: &System) -> Result<()> {
     let running = system.output("cat /proc/[0-9]*/comm | grep --line-regexp lbd || :")?;
     ensure!(running.is_empty(), "still running: {running}");
     let pinned = system.output(
-        "ls -d /sys/fs/bpf/lb 2> /dev/null; ip -details link show dev clients | grep prog/xdp || :",
+        "ls -d /sys/fs/bpf/lb 2> /dev/null || :; ip -details link show dev clients | grep prog/xdp || :",
     )?;
     ensure!(pinned.is_empty(), "in the kernel there is still {pinned}");
     system.output("dpkg --purge lbd")?;
