@@ -107,14 +107,32 @@ impl Pins {
         }
     }
 
-    /// Removes everything in it and the directory itself: programs are detached, connections forgotten. Links go first, so
-    /// that no packet meets half of the rest.
+    /// Removes everything that is ours in it, and the directory itself unless somebody else has pinned something there: programs
+    /// are detached, connections forgotten. Links go first, so that no packet meets half of the rest.
     ///
     /// # Errors
     /// The system refuses.
     pub fn remove(self) -> Result<(), PinError> {
         remove_all(&self.directory.join(links::DIRECTORY))?;
-        remove_all(&self.directory)
+        for number in self.sets()? {
+            self.remove_set(number)?;
+        }
+        for generation in self.generations()? {
+            self.remove_programs(generation)?;
+        }
+        match fs::remove_dir(&self.directory) {
+            Ok(()) => Ok(()),
+            // Somebody else's pins are in it, or it is the root of a filesystem.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed(&self.directory, "remove it")(error)),
+        }
     }
 
     /// Where the array of the programs of a generation is pinned.
