@@ -5,9 +5,10 @@ mod slow_start;
 pub use slow_start::Recoveries;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU16;
 
 use crate::api::types::BackendState;
-use crate::config::{self, Config, OnDown, WhenAllDown};
+use crate::config::{self, Config, OnDown, Ports, Protocol, WhenAllDown};
 use crate::health::{Status, TargetId};
 use crate::moment::Moment;
 use crate::persisted::Overrides;
@@ -93,8 +94,17 @@ impl Inputs<'_> {
             .iter()
             .map(|backend| self.backend(service, backend, status))
             .collect();
-        let nobody = backends.iter().all(|backend| backend.share == 0);
-        if nobody && service.when_all_down == WhenAllDown::KeepSending {
+        let nobody = |backends: &[DesiredBackend]| backends.iter().all(|backend| backend.share == 0);
+        if nobody(&backends) {
+            // A hand-off reloads nginx gracefully: that server is better than none.
+            for (desired, backend) in backends.iter_mut().zip(&service.backends) {
+                let by_hand = self.overrides.get(&service.name, &backend.name);
+                if desired.state == BackendState::Draining && by_hand.is_none_or(|change| !change.drained) {
+                    desired.share = backend.weight;
+                }
+            }
+        }
+        if nobody(&backends) && service.when_all_down == WhenAllDown::KeepSending {
             for (desired, backend) in backends.iter_mut().zip(&service.backends) {
                 if matches!(desired.state, BackendState::Down | BackendState::Checking) {
                     *desired = DesiredBackend {
@@ -127,7 +137,9 @@ impl Inputs<'_> {
             }),
             None => Status::Up,
         };
-        let drained = change.is_some_and(|change| change.drained) || self.handed_off.contains(&backend.name);
+        let drained = change.is_some_and(|change| change.drained)
+            || self.handed_off.contains(&backend.name)
+                && is_of_site(self.config, service.protocol, &service.ports, backend.port);
         let disabled = change.is_some_and(|change| change.disabled);
         let by_hand = change
             .filter(|change| change.drained)
@@ -157,6 +169,12 @@ impl Inputs<'_> {
             overdue,
         }
     }
+}
+
+/// Whether a hand-off has to do with such connections.
+pub fn is_of_site(config: &Config, protocol: Protocol, ports: &Ports, port: Option<NonZeroU16>) -> bool {
+    let site = config.site.as_ref();
+    site.is_some_and(|site| site.serves(protocol, ports, port))
 }
 
 /// Backups have a share only while nobody else has.

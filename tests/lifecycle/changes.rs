@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lb::api::types::BackendState;
 use lb_tests::harness::Case;
-use xtask::lab::{Lab, Node, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use xtask::lab::{HealthManner, Lab, Node, run};
 
 use crate::row::{row, unnoticed};
 use crate::support::lbctl::lbctl;
 use crate::support::shared::Shared;
+use crate::support::wrk::Wrk;
 use crate::support::{is_full, site};
 
 /// The service that the clients use.
@@ -27,6 +30,8 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
         unnoticed(lab, "a backend's health endpoint hangs", |lab| {
             flapping(lab, "www", &[Node::Web1], "ip length > 100")
         }),
+        unnoticed(lab, "a backend's health endpoint is slow", slow),
+        unnoticed(lab, "a backend's health endpoint lies every other time", fickle),
         unnoticed(lab, "a backend removed and added again", removed),
         row(
             lab,
@@ -56,23 +61,62 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
     ]
 }
 
-/// As fast as they are taken: at least a hundred a second, or every second one of those that this machine can.
+/// A hundred a second, without waiting for any of them: what is in force at the end is what the file says last.
 fn reloads(lab: &mut Lab) -> Result<()> {
     const WEB1: &str = "name = \"web1\"\naddress = \"198.18.1.2\"\n";
-    let many = if is_full() { 1000 } else { 100 };
-    let weighted = format!("{WEB1}weight = 3\n");
+    const PACE: Duration = Duration::from_millis(10);
+    let many = if is_full() { 3000 } else { 300 };
+    let lbd = Pid::from_raw(lab.process("lbd").context("lbd does not run")?);
+    let file = lab.file("lb.toml");
+    let before = std::fs::read_to_string(&file)?;
     let began = Instant::now();
-    for _ in 0..many / 2 {
-        for (from, to) in [(WEB1, &*weighted), (&*weighted, WEB1)] {
-            site::edit(lab, from, to)?;
-            site::reload(lab)?;
+    let change = || -> Result<()> {
+        for number in 1..=many {
+            let changed = before.replace(WEB1, &format!("{WEB1}weight = {}\n", 1 + number % 9));
+            lb::whole_file::replace(&file, changed.as_bytes(), &file)
+                .map_err(|failure| anyhow!("{failure}"))?;
+            kill(lbd, Signal::SIGHUP)?;
+            std::thread::sleep((PACE * number).saturating_sub(began.elapsed()));
         }
-    }
-    crate::support::measured(&format!(
-        "{many} reloads at {:.0} a second",
-        f64::from(many) / began.elapsed().as_secs_f64()
-    ));
+        Ok(())
+    };
+    let changed = change();
+    let rate = f64::from(many) / began.elapsed().as_secs_f64();
+    std::fs::write(&file, before)?;
+    site::reload(lab)?;
+    changed?;
+    crate::support::measured(&format!("{many} changes at {rate:.0} a second"));
     Ok(())
+}
+
+/// The answer comes, but later than the probe waits: that backend is down, and the other has all requests.
+fn slow(lab: &mut Lab) -> Result<()> {
+    let load = Wrk::until_told(lab)?;
+    lab.set_health_manner(Node::Web1, HealthManner::Slow)?;
+    let is_down = |it: &lb::api::types::Backend| it.state == BackendState::Down;
+    let seen = site::wait_for_backend(lab, "www", "web1", Duration::from_secs(5), is_down);
+    std::thread::sleep(Duration::from_millis(300));
+    lab.set_health_manner(Node::Web1, HealthManner::Honest)?;
+    let back = lab.wait_until_all_up(Duration::from_secs(10));
+    load.stop_without_errors()?;
+    seen?;
+    back
+}
+
+/// One failure is none: the backend stays up.
+fn fickle(lab: &mut Lab) -> Result<()> {
+    let load = Wrk::until_told(lab)?;
+    lab.set_health_manner(Node::Web1, HealthManner::Fickle)?;
+    let began = Instant::now();
+    let mut watched = Ok(());
+    while watched.is_ok() && began.elapsed() < Duration::from_secs(4) {
+        std::thread::sleep(Duration::from_millis(100));
+        watched = site::backend(lab, "www", "web1")
+            .and_then(|it| Ok(ensure!(it.state == BackendState::Up, "{it:?}")));
+    }
+    lab.set_health_manner(Node::Web1, HealthManner::Honest)?;
+    load.stop_without_errors()?;
+    watched
 }
 
 fn by_hand(lab: &mut Lab) -> Result<()> {

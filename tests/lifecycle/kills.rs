@@ -99,6 +99,18 @@ pub(crate) fn cases(lab: &Shared) -> Vec<Case> {
             lab.wait_until_all_up(Duration::from_secs(10))?;
             lab.apply_site()
         }),
+        unnoticed(lab, "nginx hangs in a hand-off", |lab| {
+            lab.authority()?.issue("site", &[SITE])?;
+            // Its workers go on serving, but nobody hears that they shall be replaced.
+            let master = lab.process("web2-nginx").context("nginx does not run")?;
+            kill(Pid::from_raw(master), Signal::SIGSTOP)?;
+            let said = lbctl(lab, &["site", "apply"]);
+            kill(Pid::from_raw(master), Signal::SIGCONT)?;
+            let said = said?;
+            ensure!(said.code == 1 && said.out.contains("restore"), "{said:?}");
+            lab.wait_until_all_up(Duration::from_secs(10))?;
+            lab.apply_site()
+        }),
         unnoticed(lab, "tables made larger and smaller by restarts", |lab| {
             for (from, to) in [(400_000, 800_000), (800_000, 400_000)] {
                 resize(lab, from, to)?;

@@ -19,6 +19,7 @@ pub(crate) fn lab() -> Shared {
     Shared::planned("lb-t-life", |options| {
         options.mode = Mode::Nat;
         options.max_connections = 400_000;
+        options.keepalive_time = Duration::from_secs(2);
         options.add_transfer_services();
         Ok(())
     })

@@ -38,6 +38,7 @@ fn lab(prefix: &'static str) -> Shared {
     Shared::planned(prefix, |options| {
         options.mode = Mode::Nat;
         options.max_connections = 400_000;
+        options.keepalive_time = Duration::from_secs(2);
         options.add_transfer_services();
         Ok(())
     })

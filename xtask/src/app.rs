@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         name: args.name,
         requests: AtomicU64::new(0),
         health: AtomicU64::new(0),
+        manner: AtomicU8::new(HealthManner::Honest as u8),
     };
     let server = Server::new(move |request| app.answer(request).unwrap_or_else(failed)).bind(args.listen);
     let listening = server
@@ -57,14 +58,56 @@ struct App {
     /// Requests but for `/health` and `/stats`.
     requests: AtomicU64,
     health: AtomicU64,
+    /// A [`HealthManner`].
+    manner: AtomicU8,
+}
+
+/// How `/health` answers, from `/health/NAME` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HealthManner {
+    /// 200, at once.
+    Honest,
+    /// 200, after [`SLOW`].
+    Slow,
+    /// 200 and 503 in turn.
+    Fickle,
+}
+
+/// Longer than a probe of the lab waits.
+const SLOW: Duration = Duration::from_secs(1);
+
+impl HealthManner {
+    const ALL: [Self; 3] = [Self::Honest, Self::Slow, Self::Fickle];
+
+    /// As it is written in the path.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Honest => "honest",
+            Self::Slow => "slow",
+            Self::Fickle => "fickle",
+        }
+    }
 }
 
 impl App {
+    /// The answer to the probe of this number.
+    fn health(&self, number: u64) -> Response<Body> {
+        let manner = self.manner.load(Ordering::Relaxed);
+        if manner == HealthManner::Slow as u8 {
+            thread::sleep(SLOW);
+        }
+        let mut response = Response::new(Body::from("ok\n"));
+        if manner == HealthManner::Fickle as u8 && number % 2 == 0 {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        response
+    }
+
     fn answer(&self, request: &mut Request<Body>) -> anyhow::Result<Response<Body>> {
         match request.uri().path() {
             "/health" => {
-                self.health.fetch_add(1, Ordering::Relaxed);
-                return Ok(Response::new(Body::from("ok\n")));
+                return Ok(self.health(self.health.fetch_add(1, Ordering::Relaxed)));
             }
             "/stats" => {
                 let requests = self.requests.load(Ordering::Relaxed);
@@ -74,7 +117,16 @@ impl App {
                     &json!({ "server": self.name, "requests": requests, "health": health }),
                 );
             }
-            _ => {}
+            path => {
+                let manner = path.strip_prefix("/health/").and_then(|name| {
+                    let mut all = HealthManner::ALL.into_iter();
+                    all.find(|manner| manner.name() == name)
+                });
+                if let Some(manner) = manner {
+                    self.manner.store(manner as u8, Ordering::Relaxed);
+                    return Ok(Response::new(Body::from("ok\n")));
+                }
+            }
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         if let Some(length) = request.uri().path().strip_prefix("/bytes/") {

@@ -10,6 +10,7 @@
 
 pub mod app;
 pub mod bench_command;
+pub mod beside;
 pub mod build_command;
 pub mod ci_command;
 pub mod ebpf;

@@ -47,21 +47,6 @@ impl Args {
             filter: None,
         }
     }
-
-    /// The tests on other kernels; without `full` a sample of them.
-    pub fn other_kernels(full: bool) -> Self {
-        // Packets take long in an emulated machine: without `full` it is only seen that the programs are taken.
-        let only = if full {
-            Vec::new()
-        } else {
-            vec!["kernel".to_owned()]
-        };
-        Self {
-            kernels: true,
-            only,
-            ..Self::all_suites(full)
-        }
-    }
 }
 
 /// The name of the suite that needs no harness.
@@ -249,6 +234,15 @@ fn harnesses() -> Result<Vec<Executable>> {
     executables.retain(|executable| executable.manifest == manifest);
     executables.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(executables)
+}
+
+/// Builds the harnesses, and the kernel program that they need.
+///
+/// # Errors
+/// When they do not compile.
+pub fn build_harnesses() -> Result<()> {
+    ebpf::build(&ebpf::Options::default())?;
+    harnesses().map(drop)
 }
 
 fn check_names(only: &[String], harnesses: &[Executable]) -> Result<()> {

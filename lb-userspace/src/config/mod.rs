@@ -20,6 +20,8 @@ mod written;
 
 pub use error::{ConfigError, Problem};
 pub use host::{Host, ThisHost};
+#[cfg(test)]
+pub use site::test_site;
 pub use site::{Site, SiteScripts, SiteServer, TlsVersion};
 
 use std::net::{IpAddr, SocketAddr};

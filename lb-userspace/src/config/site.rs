@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Ports, Protocol};
+
 /// The TLS-terminating site on the web servers, handed to nginx.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
@@ -40,6 +42,20 @@ pub struct Site {
     pub servers: Vec<SiteServer>,
 }
 
+impl Site {
+    /// Whether the web servers' nginx serves connections of this kind: those to the VIP's ports `ports`, which a backend gets
+    /// on `port` (`None`: on the VIP's).
+    #[must_use]
+    pub fn serves(&self, protocol: Protocol, ports: &Ports, port: Option<NonZeroU16>) -> bool {
+        let is_one = |listened_on: NonZeroU16| match (port, ports) {
+            (Some(port), _) => port == listened_on,
+            (None, Ports::One(port)) => *port == listened_on,
+            (None, Ports::Range(range)) => range.contains(&listened_on.get()),
+        };
+        protocol == Protocol::Tcp && (is_one(self.https_port) || self.http_port.is_some_and(is_one))
+    }
+}
+
 /// A TLS version that nginx may offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TlsVersion {
@@ -54,7 +70,7 @@ pub enum TlsVersion {
 /// A web server and how to reach it: every step is a shell script that is appended as the last argument to `via`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteServer {
-    /// Unique; a backend of the same name (in any service) is drained during the hand-off.
+    /// Unique; a backend of the same name, in any service that nginx [serves](Site::serves), is drained during the hand-off.
     pub name: String,
     /// Where the new certificate is verified over a real TLS handshake: address and HTTPS port as the balancer reaches
     /// them.
@@ -82,4 +98,57 @@ pub struct SiteScripts {
     pub reload: Option<String>,
     /// Make the previous configuration the current one again and reload it.
     pub restore: Option<String>,
+}
+
+/// A site whose nginx listens on the usual ports.
+#[cfg(test)]
+pub fn test_site() -> Site {
+    Site {
+        server_names: vec!["www.foobar.com".to_owned()],
+        certificate: PathBuf::from("site.pem"),
+        key: PathBuf::from("site.key"),
+        upstream: Vec::new(),
+        http_port: NonZeroU16::new(80),
+        https_port: NonZeroU16::new(443).unwrap(),
+        redirect_http: true,
+        hsts: None,
+        tls_versions: vec![TlsVersion::V1_3],
+        keepalive_time: Duration::from_secs(60),
+        keepalive_timeout: Duration::from_secs(65),
+        drain_timeout: Duration::from_secs(90),
+        servers: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nginx_serves_what_reaches_its_ports() {
+        let port = |port| NonZeroU16::new(port).unwrap();
+        let one = |number| Ports::One(port(number));
+        let cases = [
+            (Protocol::Tcp, one(443), Some(port(443)), true),
+            (Protocol::Tcp, one(80), Some(port(80)), true),
+            (Protocol::Tcp, one(8443), Some(port(443)), true),
+            (Protocol::Tcp, one(443), Some(port(8443)), false),
+            (Protocol::Tcp, one(3306), Some(port(3306)), false),
+            (Protocol::Udp, one(443), Some(port(443)), false),
+            (Protocol::Tcp, Ports::Range(100..=500), None, true),
+            (Protocol::Tcp, Ports::Range(500..=600), None, false),
+        ];
+        for (protocol, ports, to, expected) in cases {
+            assert_eq!(
+                test_site().serves(protocol, &ports, to),
+                expected,
+                "{protocol:?} {ports:?} {to:?}"
+            );
+        }
+        let https_only = Site {
+            http_port: None,
+            ..test_site()
+        };
+        assert!(!https_only.serves(Protocol::Tcp, &one(80), Some(port(80))));
+    }
 }

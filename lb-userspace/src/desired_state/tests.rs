@@ -1,6 +1,6 @@
 use super::*;
 use crate::api::types::BackendChange;
-use crate::config::test_config;
+use crate::config::{test_config, test_site};
 
 const DRAIN: BackendChange = BackendChange::Drain {
     deadline_seconds: None,
@@ -18,6 +18,7 @@ fn desired(
     health: [Status; 2],
 ) -> Vec<(BackendState, u16, bool, bool)> {
     let mut file = test_config();
+    file.site = Some(test_site());
     edit(&mut file.services[0]);
     let mut overrides = Overrides::default();
     for (name, change) in change {
@@ -78,6 +79,26 @@ fn what_backends_should_be() {
         desired(&[], &["web1"], keep, [Up, Up])[0],
         (BackendState::Draining, 0, true, false),
         "hand-off"
+    );
+    assert_eq!(
+        desired(&[], &["web1"], keep, [Up, Down])[0],
+        (BackendState::Draining, 1, true, false),
+        "hand-off, and the other one fails"
+    );
+    assert_eq!(
+        desired(&[("web1", DRAIN)], &["web1"], keep, [Up, Down])[0],
+        (BackendState::Draining, 0, true, false),
+        "drained by hand as well, and the other one fails"
+    );
+    let mysql = |service: &mut config::Service| {
+        for backend in &mut service.backends {
+            backend.port = NonZeroU16::new(3306);
+        }
+    };
+    assert_eq!(
+        desired(&[], &["web1"], mysql, [Up, Up])[0],
+        UP,
+        "a hand-off, and nginx does not listen there"
     );
     assert_eq!(
         desired(&[("web1", Disable)], &[], reset, [Up, Up])[0],

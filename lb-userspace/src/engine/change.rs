@@ -7,6 +7,7 @@ use super::{Engine, Goal, Request};
 use crate::api::Refusal;
 use crate::api::types::{AddBackend, BackendChange, BackendState, ChangeBackend, Changed};
 use crate::config::{self, Config, limits};
+use crate::desired_state::is_of_site;
 use crate::handoff::DrainOutcome;
 use crate::plan::Plan;
 
@@ -201,7 +202,13 @@ impl Engine {
 
     /// Takes a web server out for a hand-off, unless that would leave one of its services without any backend.
     fn drain_for_handoff(&mut self, server: &str) -> Result<DrainOutcome, Refusal> {
-        let services = self.look_at_services();
+        let mut services = self.look_at_services();
+        for service in &mut services {
+            let (protocol, ports) = (service.protocol, &service.ports);
+            service
+                .backends
+                .retain(|backend| is_of_site(&self.file, protocol, ports, backend.port));
+        }
         let of_server = |backend: &crate::api::types::Backend| {
             backend.name == server && backend.state != BackendState::Leaving
         };

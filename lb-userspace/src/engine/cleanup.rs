@@ -31,7 +31,11 @@ pub async fn clean_up(directory: &Path) -> anyhow::Result<()> {
         }
     };
     vips::take_off(&vips).await;
-    pins.remove()?;
-    tracing::info!(directory = %directory.display(), "nothing is left");
+    let left = pins.remove()?;
+    if left.is_empty() {
+        tracing::info!(directory = %directory.display(), "nothing is left");
+    } else {
+        tracing::info!(directory = %directory.display(), left = left.join(", "), "nothing of lbd is left");
+    }
     Ok(())
 }

@@ -186,12 +186,15 @@ impl Drainer for EngineHandle {
     }
 
     async fn connections(&self, server: &str) -> Result<u64, String> {
-        let backends = Control::backends(self).await.map_err(|error| error.to_string())?;
-        Ok(backends
-            .iter()
-            .filter(|backend| backend.name == server)
-            .map(|backend| backend.traffic.connections)
-            .sum())
+        let site = self.site().await.map_err(|error| error.to_string())?;
+        let services = self.services().await.map_err(|error| error.to_string())?;
+        let of_server = |service: &Service| {
+            let backends = service.backends.iter().filter(|backend| {
+                backend.name == server && site.serves(service.protocol, &service.ports, backend.port)
+            });
+            backends.map(|backend| backend.traffic.connections).sum::<u64>()
+        };
+        Ok(services.iter().map(of_server).sum())
     }
 
     async fn undrain(&self, server: &str) -> Result<(), String> {

@@ -16,7 +16,7 @@ use crate::api::types::{
 };
 use crate::config;
 use crate::dataplane;
-use crate::desired_state::DesiredBackend;
+use crate::desired_state::{DesiredBackend, is_of_site};
 use crate::health::TargetId;
 use crate::host_checks;
 use crate::moment::Moment;
@@ -108,7 +108,9 @@ impl Engine {
             in_file.and_then(|known| known.backends.iter().find(|known| known.name == backend.name));
         let change = self.overrides.get(&service.name, &backend.name);
         let mut overrides = change.map_or_else(Vec::new, |change| change.describe(in_file));
-        if self.handed_off.contains(&backend.name) {
+        if self.handed_off.contains(&backend.name)
+            && is_of_site(&self.file, service.protocol, &service.ports, backend.port)
+        {
             overrides.push("hand-off in progress".to_owned());
         }
         Backend {

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 /// Between two looks at how many connections are left.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The load balancer, as far as a hand-off needs it. A web server's backends are those of its name, in every service.
+/// The load balancer, as far as a hand-off needs it. A web server's backends are those of its name, in every
+/// service whose connections its nginx [serves](crate::config::Site::serves).
 ///
 /// A hand-off's drain should not be kept over a restart of the daemon: if that dies half-way nobody would undo it.
 pub trait Drainer: Send + Sync {

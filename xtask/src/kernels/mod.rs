@@ -52,7 +52,7 @@ const SAMPLE: usize = 19;
 /// What even so takes too long: many packets.
 const LONG: [&str; 4] = ["race::", "random::", "overload::", "limited_in_rate"];
 /// When a guest is given up; with all tests it may take much longer.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 const FULL_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 /// What to run.

@@ -71,6 +71,8 @@ pub use topology::{LB_INTERFACES, Topology};
 pub use transfers::{TRANSFER_PORT, TRANSFER_PORTS};
 pub use web::AppStats;
 
+pub use crate::app::HealthManner;
+
 use leftovers::Lock;
 use processes::Processes;
 

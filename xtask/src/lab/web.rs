@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::command::run;
 use super::nginx::WebServer;
 use super::{Lab, Node, transfers};
+use crate::app::HealthManner;
 
 /// Where an application server listens, as seen from its web server.
 pub(super) const APP: &str = "127.0.0.1:8080";
@@ -97,6 +98,15 @@ impl Lab {
         let url = format!("http://{APP}/stats");
         let stats = run(self.command(node, "curl")?.args(["-sS", "--max-time", "1", &url]))?;
         serde_json::from_str(&stats).with_context(|| format!("cannot read the statistics of {node}"))
+    }
+
+    /// Has a web server's application answer its health probes in another manner.
+    pub fn set_health_manner(&self, node: Node, manner: HealthManner) -> anyhow::Result<()> {
+        let url = format!("http://{APP}/health/{}", manner.name());
+        run(self
+            .command(node, "curl")?
+            .args(["-sSf", "--max-time", "2", &url]))
+        .map(drop)
     }
 
     /// Whether a TCP connection from a node to an address is accepted; if not, why.

@@ -86,10 +86,13 @@ impl Pins {
     /// # Errors
     /// It is not on a bpf filesystem, another daemon has it, or the system refuses.
     pub fn take(directory: &Path) -> Result<Self, PinError> {
+        let is_new = !directory.exists();
         make_directory(directory)?;
         let kind = statfs(directory).map_err(|error| failed(directory, "look at it")(error.into()))?;
         if kind.filesystem_type().0 != BPF_FILESYSTEM {
-            // If it was there before us it is somebody's, and not empty or not ours to judge.
+            if is_new {
+                remove_all(directory)?;
+            }
             return Err(PinError::OtherFilesystem {
                 directory: directory.to_owned(),
             });
@@ -107,12 +110,12 @@ impl Pins {
         }
     }
 
-    /// Removes everything that is ours in it, and the directory itself unless somebody else has pinned something there: programs
-    /// are detached, connections forgotten. Links go first, so that no packet meets half of the rest.
+    /// Removes everything that is ours in it, and the directory itself unless somebody else has something there: programs are
+    /// detached, connections forgotten. Links go first, so that no packet meets half of the rest. Returns what is left.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn remove(self) -> Result<(), PinError> {
+    pub fn remove(self) -> Result<Vec<String>, PinError> {
         remove_all(&self.directory.join(links::DIRECTORY))?;
         for number in self.sets()? {
             self.remove_set(number)?;
@@ -120,18 +123,15 @@ impl Pins {
         for generation in self.generations()? {
             self.remove_programs(generation)?;
         }
+        let left = names(&self.directory)?;
+        if !left.is_empty() {
+            return Ok(left);
+        }
         match fs::remove_dir(&self.directory) {
-            Ok(()) => Ok(()),
-            // Somebody else's pins are in it, or it is the root of a filesystem.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
-                ) =>
-            {
-                Ok(())
-            }
+            // It is the root of a filesystem.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(left),
             Err(error) => Err(failed(&self.directory, "remove it")(error)),
+            Ok(()) => Ok(left),
         }
     }
 
@@ -214,5 +214,61 @@ fn unusable(path: &Path, reason: impl Into<String>) -> PinError {
     PinError::Unusable {
         path: path.to_owned(),
         reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pins, as far as their names go.
+    fn pins(directory: &Path, files: &[&str]) -> Pins {
+        for file in files {
+            let file = directory.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        Pins {
+            directory: directory.to_owned(),
+            _lock: File::open(directory).unwrap(),
+        }
+    }
+
+    const OURS: [&str; 4] = [
+        "tables-3/CONTROL",
+        "tables-4/CONTROL",
+        "programs-17",
+        "links/native/eth0",
+    ];
+
+    #[test]
+    fn what_is_ours_is_removed_with_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("lb");
+        assert!(pins(&directory, &OURS).remove().unwrap().is_empty());
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn what_is_not_ours_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path();
+        let theirs = ["maps/a", "tables", "tables-x", "programs-17.old"];
+        let pins = pins(directory, &[&OURS[..], &theirs].concat());
+        assert_eq!(
+            pins.remove().unwrap(),
+            ["maps", "programs-17.old", "tables", "tables-x"]
+        );
+        assert!(theirs.iter().all(|file| directory.join(file).exists()));
+        assert!(OURS.iter().all(|file| !directory.join(file).exists()));
+    }
+
+    #[test]
+    fn a_directory_elsewhere_is_refused_and_not_left_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("lb");
+        let refused = Pins::take(&directory).unwrap_err();
+        assert!(matches!(refused, PinError::OtherFilesystem { .. }), "{refused}");
+        assert!(!directory.exists());
     }
 }
