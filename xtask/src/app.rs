@@ -98,7 +98,7 @@ impl App {
             thread::sleep(SLOW);
         }
         let mut response = Response::new(Body::from("ok\n"));
-        if manner == HealthManner::Fickle as u8 && number % 2 == 0 {
+        if manner == HealthManner::Fickle as u8 && number.is_multiple_of(2) {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
         response
