@@ -111,8 +111,10 @@ fn fickle(lab: &mut Lab) -> Result<()> {
     let mut watched = Ok(());
     while watched.is_ok() && began.elapsed() < Duration::from_secs(4) {
         std::thread::sleep(Duration::from_millis(100));
-        watched = site::backend(lab, "www", "web1")
-            .and_then(|it| Ok(ensure!(it.state == BackendState::Up, "{it:?}")));
+        watched = site::backend(lab, "www", "web1").and_then(|it| {
+            ensure!(it.state == BackendState::Up, "{it:?}");
+            Ok(())
+        });
     }
     lab.set_health_manner(Node::Web1, HealthManner::Honest)?;
     load.stop_without_errors()?;

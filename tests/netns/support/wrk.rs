@@ -1,6 +1,8 @@
 //! Load from the client, by `wrk`.
 
-use std::process::{Child, Stdio};
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -9,6 +11,9 @@ use xtask::lab::{Lab, SITE, VIP};
 
 /// A `wrk` that is running.
 pub(crate) struct Wrk(Child);
+
+/// Longer than any test, in seconds.
+const FOR_EVER: u32 = 24 * 3600;
 
 /// What it said in the end.
 #[derive(Debug)]
@@ -24,7 +29,21 @@ pub(crate) struct Figures {
 impl Wrk {
     /// HTTPS requests to the VIP on 64 keep-alive connections for so many seconds.
     pub(crate) fn start(lab: &Lab, seconds: u32) -> Result<Self> {
+        Self::run(lab.wrk(VIP)?, seconds)
+    }
+
+    /// Until it is told to stop, but with a pause after each answer, so that others have time, too.
+    pub(crate) fn unhurried(lab: &Lab, pause: Duration) -> Result<Self> {
         let mut wrk = lab.wrk(VIP)?;
+        let scripts = [format!("wrk-{VIP}.lua"), "wrk-unhurried.lua".to_owned()].map(|name| lab.file(&name));
+        let delay = format!("function delay()\n  return {}\nend\n", pause.as_millis());
+        fs::write(&scripts[1], fs::read_to_string(&scripts[0])? + &delay)?;
+        // The last one counts.
+        wrk.arg("--script").arg(&scripts[1]);
+        Self::run(wrk, FOR_EVER)
+    }
+
+    fn run(mut wrk: Command, seconds: u32) -> Result<Self> {
         wrk.args(["-t1", "-c64", "--timeout", "5s", "-d", &format!("{seconds}s")]);
         wrk.arg(format!("https://{SITE}/wrk"));
         wrk.stdin(Stdio::null())
@@ -35,7 +54,7 @@ impl Wrk {
 
     /// The same, for as long as it takes: until [`Self::stop_without_errors`].
     pub(crate) fn until_told(lab: &Lab) -> Result<Self> {
-        Self::start(lab, 24 * 3600)
+        Self::start(lab, FOR_EVER)
     }
 
     /// Ends it: nothing may have gone wrong.
