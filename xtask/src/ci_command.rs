@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{
     beside::Beside,
@@ -72,45 +72,41 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
 
-    println!("== fuzzing");
-    match fuzz_command::missing() {
-        Some(missing) => println!("   fuzzing: SKIPPED, {missing}"),
-        None if fuzz_command::run(&fuzz_command::Args::short(args.full))? != ExitCode::SUCCESS => {
-            bail!("fuzzing found something, see above");
-        }
-        None => {}
-    }
-
-    // Most tests wait most of the time, while emulated machines do nothing but compute.
-    let other_kernels = other_kernels(args.full)?;
+    // What is built beside the tests, in the time that they leave, they would wait for.
+    test_command::build_harnesses()?;
+    let beside = beside(args.full)?;
     println!("== tests");
-    let tests = test_command::run(&test_command::Args::all_suites(args.full))?;
+    let mut outcome = test_command::run(&test_command::Args::all_suites(args.full))?;
     if interrupt::received().is_some() {
-        return Ok(tests);
+        return Ok(outcome);
     }
-    println!("== tests on other kernels");
-    let (status, printed) = other_kernels.end()?;
-    print!("{printed}");
-    Ok(if status.success() {
-        tests
-    } else {
-        ExitCode::FAILURE
-    })
+    for (name, process) in beside {
+        println!("== {name}");
+        let (status, printed) = process.end()?;
+        print!("{printed}");
+        if !status.success() {
+            eprintln!("{name}: {status}");
+            outcome = ExitCode::FAILURE;
+        }
+    }
+    Ok(outcome)
 }
 
-/// Starts them beside the others.
-fn other_kernels(full: bool) -> Result<Beside> {
-    // What is built beside the others, with the time that they leave, they would wait for.
-    test_command::build_harnesses()?;
-    let mut command = Command::new(env::current_exe()?);
-    command.args(["test", "--kernels"]);
+/// Starts what does nothing but compute, while most tests wait most of the time.
+fn beside(full: bool) -> Result<Vec<(&'static str, Beside)>> {
+    let start = |arguments: &[&str]| Beside::start(Command::new(env::current_exe()?).args(arguments));
     // Packets take long in an emulated machine: without `full` it is only seen that the programs are taken.
-    command.args(if full {
-        ["--full"].as_slice()
+    let kernels: &[&str] = if full {
+        &["test", "--kernels", "--full"]
     } else {
-        &["--only", "kernel"]
-    });
-    Beside::start(&mut command)
+        &["test", "--kernels", "--only", "kernel"]
+    };
+    let mut beside = vec![("tests on other kernels", start(kernels)?)];
+    match fuzz_command::missing() {
+        Some(missing) => println!("== fuzzing: SKIPPED, {missing}"),
+        None => beside.push(("fuzzing", start(&["fuzz"])?)),
+    }
+    Ok(beside)
 }
 
 fn has_rustfmt() -> bool {

@@ -78,19 +78,6 @@ impl Target {
     }
 }
 
-impl Args {
-    /// What is run before a change is merged: half a minute, once everything is compiled. The configuration only if all
-    /// tests are run: compiling the whole daemon anew for it takes minutes, and property tests give it arbitrary text as well.
-    pub fn short(full: bool) -> Self {
-        Self {
-            target: (!full).then_some(Target::Parser),
-            executions: None,
-            input: None,
-            address_sanitizer: false,
-        }
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
