@@ -243,9 +243,17 @@ impl Engine {
                     .iter()
                     .any(|backend| backend.name != server && can_take(backend))
         });
-        if let Some(service) = needs_it {
-            return Ok(DrainOutcome::LastOne {
-                service: service.name.clone(),
+        if let Some(needs_it) = needs_it {
+            let service = needs_it.name.clone();
+            let may_take = |it: &crate::api::types::Backend| {
+                it.name != server
+                    && matches!(it.state, BackendState::Down | BackendState::Checking)
+                    && it.weight > 0
+            };
+            return Ok(if needs_it.backends.iter().any(may_take) {
+                DrainOutcome::OthersDown { service }
+            } else {
+                DrainOutcome::LastOne { service }
             });
         }
         let mut handed_off = self.handed_off.clone();

@@ -42,6 +42,11 @@ pub enum DrainOutcome {
         /// The service's name.
         service: String,
     },
+    /// Likewise, but there are others, whose probes may succeed again.
+    OthersDown {
+        /// The service's name.
+        service: String,
+    },
 }
 
 /// One server's drain, taken back at the latest when this is dropped.
@@ -63,14 +68,24 @@ impl<'a, D: Drainer> Drain<'a, D> {
 
     /// Drains and waits until no connection is left, or for `limit`. Returns what was done, in words.
     pub(super) async fn begin(&mut self, limit: Duration) -> Result<String, String> {
+        let begun = Instant::now();
         self.active = true;
-        let outcome = self.drainer.drain(self.server).await?;
+        let outcome = loop {
+            match self.drainer.drain(self.server).await? {
+                DrainOutcome::OthersDown { .. } if begun.elapsed() < limit => sleep(PAUSE.min(limit)).await,
+                outcome => break outcome,
+            }
+        };
         self.active = outcome == DrainOutcome::Draining;
         match outcome {
-            DrainOutcome::Draining => self.wait(limit).await,
+            DrainOutcome::Draining => self.wait(begun, limit).await,
             DrainOutcome::AlreadyDrained => Ok(format!(
                 "it got no new connections anyway; {}",
-                self.wait(limit).await?
+                self.wait(begun, limit).await?
+            )),
+            DrainOutcome::OthersDown { service } => Ok(format!(
+                "not drained: the other backends of service {service} are down, for {} now; nginx reloads gracefully",
+                humantime::format_duration(limit)
             )),
             DrainOutcome::NoBackend => Ok(format!("not drained: no backend is named {}", self.server)),
             DrainOutcome::LastOne { service } => Ok(format!(
@@ -91,8 +106,7 @@ impl<'a, D: Drainer> Drain<'a, D> {
         Ok("gets new connections again".to_owned())
     }
 
-    async fn wait(&self, limit: Duration) -> Result<String, String> {
-        let begun = Instant::now();
+    async fn wait(&self, begun: Instant, limit: Duration) -> Result<String, String> {
         loop {
             let left = self.drainer.connections(self.server).await?;
             if left == 0 {

@@ -244,6 +244,32 @@ async fn a_server_that_cannot_be_drained_is_done_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_hand_off_waits_for_other_backends_to_come_up_again() {
+    let (files, web) = (Files::new(), Web::new("web1", free_port()));
+    let mut site = site(&files, &[&web], application().await);
+    let notes = Notes {
+        others_down: 2,
+        ..Notes::new()
+    };
+    all_well(&hand_over(&site, &notes).await);
+    assert_eq!(notes.calls(), "drain web1, drain web1, drain web1, undrain web1");
+
+    site.drain_timeout = Duration::from_millis(300);
+    let notes = Notes {
+        others_down: usize::MAX,
+        ..Notes::new()
+    };
+    let applied = hand_over(&site, &notes).await;
+    assert!(applied.ok, "{applied:#?}");
+    let said = detail(&applied.servers[0], "drain");
+    assert!(
+        said.contains("backends of service www are down, for 300ms"),
+        "{said}"
+    );
+    assert!(!notes.calls().contains("undrain"), "{}", notes.calls());
+}
+
+#[tokio::test]
 async fn scripts_of_the_configuration_replace_the_ready_made_ones() {
     let (files, mut web) = (Files::new(), Web::new("web1", free_port()));
     let log = web.directory().with_file_name("log");
