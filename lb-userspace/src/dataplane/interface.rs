@@ -98,6 +98,8 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::testing::{in_namespace, sh};
 
@@ -109,7 +111,12 @@ mod tests {
             assert_eq!((h0.up, h0.arp), (false, true));
             assert_eq!((h1.up, h1.running, h1.arp), (true, false, false));
             sh("ip link set h0 up");
-            assert!(link_flags("h1").unwrap().running);
+            // The kernel says so a moment later.
+            let began = Instant::now();
+            while !link_flags("h1").unwrap().running {
+                assert!(began.elapsed() < Duration::from_secs(10), "h1 has no carrier");
+                std::thread::sleep(Duration::from_millis(10));
+            }
         });
     }
 
