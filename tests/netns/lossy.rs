@@ -55,7 +55,7 @@ const AT_A_TIME: usize = 20;
 const LOSS_PERCENT: u8 = 20;
 /// With every fifth packet lost, the third or fourth repetition of one may be lost as well, and is waited for twice as long
 /// each time.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(400);
 
 fn of_lab(prefix: &'static str, topology: Topology, mode: Mode) -> Vec<Case> {
     let lab = Shared::planned(prefix, move |options| {
