@@ -9,6 +9,7 @@
 )]
 
 pub mod app;
+pub mod bench;
 pub mod bench_command;
 pub mod build_command;
 pub mod ci_command;
