@@ -12,4 +12,5 @@ pub mod measurement;
 pub mod names;
 pub mod packet_rows;
 pub mod schedule;
+pub mod site;
 pub mod targets;

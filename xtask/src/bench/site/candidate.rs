@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::bench::names::candidate as names;
 use crate::lab::{BODY_PORTS, Mode, Node, Topology, VIP};
 
 /// The VIP of services in `ipip` mode, whose ports must be the web servers': the first VIP's are those of `dsr`.
@@ -78,11 +79,14 @@ impl Candidate {
     /// As in the report.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Direct => "direct",
-            Self::Ours(mode) => mode.name(),
-            Self::HaProxy => "HAProxy",
-            Self::NginxStream => "nginx stream",
-            Self::Nftables => "nftables DNAT",
+            Self::Direct => names::DIRECT,
+            Self::Ours(Mode::Nat) => names::NAT,
+            Self::Ours(Mode::FullNat) => names::FULL_NAT,
+            Self::Ours(Mode::Dsr) => names::DSR,
+            Self::Ours(Mode::Ipip) => names::IPIP,
+            Self::HaProxy => names::HAPROXY,
+            Self::NginxStream => names::NGINX,
+            Self::Nftables => names::NFTABLES,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::candidate::{Candidate, Scheme};
+use crate::bench::names::row;
 use crate::lab::{self, Lab, Node, SITE, Topology};
 
 /// What is asked for.
@@ -22,16 +23,11 @@ pub(super) struct Workload {
 impl Workload {
     /// As in the report.
     pub(super) fn name(self) -> String {
-        let connections = if self.new_connections {
-            "new connection"
-        } else {
-            "keep-alive"
-        };
         let body = match self.body {
             size if size >= 1 << 20 => format!("{} MB", size >> 20),
             size => format!("{} KB", size >> 10),
         };
-        format!("{connections}, {body}, {}", self.scheme.name().to_uppercase())
+        row::site(self.scheme == Scheme::Https, !self.new_connections, &body)
     }
 }
 
@@ -148,6 +144,6 @@ mod tests {
             body: 1 << 20,
             scheme: Scheme::Https,
         };
-        assert_eq!(workload.name(), "new connection, 1 MB, HTTPS");
+        assert_eq!(workload.name(), "HTTPS, connection per request, 1 MB");
     }
 }

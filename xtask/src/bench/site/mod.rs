@@ -1,0 +1,325 @@
+//! The whole site under load: requests per second and how long they take, and what the balancing costs in processor time, next
+//! to what a user would have instead.
+//!
+//! Everybody has the same wires with the same offloads, and the same two web servers with as many workers; a direct connection
+//! goes to both of them, too. Client, balancer and servers share the machine's processors: what the balancing takes, the
+//! others do not have.
+
+mod candidate;
+mod labs;
+mod peers;
+mod processor_time;
+mod steady;
+mod wrk;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use self::candidate::{Candidate, Scheme};
+use self::labs::Labs;
+use self::wrk::Workload;
+use super::experiment::{Effort, Experiment, Reading, Sample, Turn};
+use super::measurement::{Conditions, Section, Unit};
+use super::names::{quantity, row};
+use crate::lab::{Binaries, Topology};
+
+/// Bytes of the bodies.
+const SMALL: usize = 1 << 10;
+const LARGE: usize = 1 << 20;
+/// Of a run of wrk, which knows no parts of a second.
+const WRK_RUN: Duration = Duration::from_secs(1);
+/// With starting it: what a run takes.
+const WRK_TAKES: Duration = Duration::from_millis(1100);
+/// Of what goes through directly, over connections that are kept.
+const SEVENTY_PERCENT: f64 = 0.7;
+/// Likewise, so that everybody can serve it: HAProxy takes part of the machine.
+const FOR_EVERYBODY: f64 = 0.4;
+
+/// What all candidates are asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Load {
+    /// As much as goes.
+    Most(Workload),
+    /// HTTPS, connections kept, small bodies: this part of what goes directly.
+    Steady(f64),
+}
+
+impl Load {
+    /// What a run takes.
+    fn takes(self) -> Duration {
+        match self {
+            Self::Most(_) => WRK_TAKES,
+            Self::Steady(_) => steady::TAKES,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Most(workload) => workload.name(),
+            Self::Steady(part) if part < SEVENTY_PERCENT => row::at_fixed_rate(&MAIN.name()),
+            Self::Steady(_) => row::at_seventy_percent(&MAIN.name()),
+        }
+    }
+
+    /// Who is asked. On one segment HAProxy is there to compare processor time with.
+    fn candidates(self, topology: Topology, quick: bool) -> Vec<Candidate> {
+        let all = Candidate::in_topology(topology).iter().copied();
+        all.filter(|candidate| match (topology, self) {
+            (Topology::L2, Self::Steady(part)) if part < SEVENTY_PERCENT => true,
+            (Topology::L2, _) => *candidate != Candidate::HaProxy,
+            (Topology::Routed, _) => !quick || *candidate != Candidate::NginxStream,
+        })
+        .collect()
+    }
+}
+
+const fn workload(scheme: Scheme, new_connections: bool, body: usize) -> Workload {
+    Workload {
+        new_connections,
+        body,
+        scheme,
+    }
+}
+
+/// The usual one: what rates are a part of.
+const MAIN: Workload = workload(Scheme::Https, false, SMALL);
+
+/// Everything, the most important first: what does not fit into the time is left out.
+const LOADS: [Load; 10] = [
+    Load::Most(MAIN),
+    Load::Most(workload(Scheme::Https, true, SMALL)),
+    Load::Steady(FOR_EVERYBODY),
+    Load::Steady(SEVENTY_PERCENT),
+    Load::Most(workload(Scheme::Http, false, SMALL)),
+    Load::Most(workload(Scheme::Http, true, SMALL)),
+    Load::Most(workload(Scheme::Https, false, LARGE)),
+    Load::Most(workload(Scheme::Http, false, LARGE)),
+    Load::Most(workload(Scheme::Https, true, LARGE)),
+    Load::Most(workload(Scheme::Http, true, LARGE)),
+];
+
+/// A turn, and what is to be done then.
+#[derive(Debug)]
+struct Task {
+    turn: Turn,
+    load: Load,
+    topology: Topology,
+    candidate: Candidate,
+}
+
+/// The experiment.
+#[derive(Debug)]
+pub struct Site {
+    binaries: Binaries,
+    labs: Option<Labs>,
+    tasks: Vec<Task>,
+    /// Answers per second that go through directly, by topology.
+    direct: Vec<(Topology, f64)>,
+}
+
+impl Site {
+    /// With these programs.
+    pub fn new(binaries: Binaries) -> Self {
+        Self {
+            binaries,
+            labs: None,
+            tasks: Vec::new(),
+            direct: Vec::new(),
+        }
+    }
+
+    fn direct(&self, topology: Topology) -> Result<f64> {
+        let rate = self.direct.iter().find(|(of, _)| *of == topology);
+        rate.map(|(_, rate)| *rate)
+            .context("direct connections were not measured")
+    }
+}
+
+/// The tasks of a round, those that are to be compared next to each other; as many loads as fit into the time.
+fn plan(effort: &Effort) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    let mut left = effort.time / u32::try_from(effort.least_rounds).unwrap_or(1).max(1);
+    for load in LOADS {
+        let mut of_load = Vec::new();
+        for topology in [Topology::Routed, Topology::L2] {
+            let name = match topology {
+                Topology::Routed => load.name(),
+                Topology::L2 => format!("{}, one segment", load.name()),
+            };
+            for candidate in load.candidates(topology, effort.quick) {
+                of_load.push(Task {
+                    turn: Turn::new(&name, candidate.name()),
+                    load,
+                    topology,
+                    candidate,
+                });
+            }
+        }
+        let takes = load.takes() * u32::try_from(of_load.len()).unwrap_or(u32::MAX);
+        // The first two are what the bench is for.
+        if takes > left && tasks.len() >= 2 {
+            continue;
+        }
+        left = left.saturating_sub(takes);
+        tasks.append(&mut of_load);
+    }
+    tasks
+}
+
+impl Experiment for Site {
+    fn section(&self) -> Section {
+        Section::Site
+    }
+
+    fn name(&self) -> &str {
+        "site"
+    }
+
+    fn set_up(&mut self, effort: &Effort) -> Result<Vec<Turn>> {
+        let labs = self
+            .labs
+            .insert(Labs::up(&self.binaries, &[SMALL, LARGE])?);
+        for topology in [Topology::Routed, Topology::L2] {
+            peers::start_haproxy(labs.of_mut(topology, Candidate::HaProxy)?, topology)?;
+        }
+        let routed = labs.of_mut(Topology::Routed, Candidate::NginxStream)?;
+        peers::start_nginx_stream(routed, Topology::Routed)?;
+        self.tasks = plan(effort);
+        for topology in [Topology::Routed, Topology::L2] {
+            let most = steady::run(labs, topology, Candidate::Direct, SMALL, None)?;
+            self.direct.push((topology, most.rate));
+        }
+        Ok(self.tasks.iter().map(|task| task.turn.clone()).collect())
+    }
+
+    fn take(&mut self, turn: &Turn) -> Result<Sample> {
+        let task = self.tasks.iter().find(|task| task.turn == *turn);
+        let &Task {
+            load,
+            topology,
+            candidate,
+            ..
+        } = task.context("there is no such turn")?;
+        let direct = self.direct(topology)?;
+        let labs = self.labs.as_mut().context("it is not set up")?;
+        if candidate == Candidate::Nftables {
+            peers::load_nftables(labs.of(topology, candidate)?, topology)?;
+        }
+        let taken = measure(labs, topology, candidate, load, direct);
+        if candidate == Candidate::Nftables {
+            peers::unload_nftables(labs.of(topology, candidate)?)?;
+        }
+        let conditions = Conditions::new()
+            .with("web servers' workers", labs::processors())
+            .with("offloads", labs.offloads(topology, candidate)?);
+        Ok(Sample {
+            readings: taken?,
+            conditions: match load {
+                Load::Most(_) => conditions
+                    .with("connections", wrk::CONNECTIONS)
+                    .with("seconds", WRK_RUN.as_secs()),
+                Load::Steady(part) => conditions.with("requests per second", (part * direct).round()),
+            },
+        })
+    }
+
+    fn take_down(&mut self) -> Result<()> {
+        self.labs.take().map_or(Ok(()), Labs::down)
+    }
+}
+
+fn measure(
+    labs: &mut Labs,
+    topology: Topology,
+    candidate: Candidate,
+    load: Load,
+    direct: f64,
+) -> Result<Vec<Reading>> {
+    let mut readings = Vec::new();
+    let (rate, latency, errors) = match load {
+        Load::Most(workload) => {
+            let lab = labs.of(topology, candidate)?;
+            let figures = wrk::run(lab, topology, candidate, workload, WRK_RUN)?;
+            (figures.rate, figures.latency, figures.errors)
+        }
+        Load::Steady(part) => {
+            let wanted = part * direct;
+            let figures = steady::run(labs, topology, candidate, SMALL, Some(wanted))?;
+            // What it did not serve cost nothing: such a figure is none.
+            ensure!(
+                part >= SEVENTY_PERCENT || figures.rate > 0.95 * wanted,
+                "only {:.0} of {wanted:.0} requests a second were answered; is the machine busy with something else?",
+                figures.rate
+            );
+            readings.push(Reading::new(quantity::MACHINE_CPU, Unit::Cores, figures.cores));
+            if let Some(own) = figures.per_request {
+                readings.push(Reading::new(quantity::CPU_PER_REQUEST, Unit::Microseconds, own));
+            }
+            (figures.rate, figures.latency, figures.errors)
+        }
+    };
+    readings.push(Reading::new(
+        quantity::REQUESTS,
+        Unit::RequestsPerSecond,
+        rate,
+    ));
+    for (name, latency) in [quantity::P50, quantity::P99, quantity::P999].into_iter().zip(latency) {
+        readings.push(Reading::new(name, Unit::Microseconds, latency));
+    }
+    readings.push(Reading::new(ERRORS, Unit::Count, errors));
+    Ok(readings)
+}
+
+/// Requests and connections that went wrong: should be 0, and are shown if not.
+const ERRORS: &str = "errors";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Mode;
+
+    fn effort(quick: bool, least_rounds: usize, seconds: u64) -> Effort {
+        Effort {
+            quick,
+            least_rounds,
+            time: Duration::from_secs(seconds),
+        }
+    }
+
+    fn takes(tasks: &[Task]) -> Duration {
+        tasks.iter().map(|task| task.load.takes()).sum()
+    }
+
+    #[test]
+    fn what_is_planned_fits_into_the_time() {
+        for effort in [effort(false, 7, 600), effort(false, 7, 400), effort(true, 2, 80)] {
+            let tasks = plan(&effort);
+            let rounds = u32::try_from(effort.least_rounds).unwrap();
+            assert!(takes(&tasks) * rounds <= effort.time, "{effort:?}");
+        }
+    }
+
+    #[test]
+    fn with_time_enough_everything_is_measured() {
+        let tasks = plan(&effort(false, 7, 3600));
+        let loads = LOADS.iter().filter(|load| tasks.iter().any(|task| task.load == **load));
+        assert_eq!(loads.count(), LOADS.len());
+        for mode in [Mode::Nat, Mode::FullNat, Mode::Dsr, Mode::Ipip] {
+            let of_mode = tasks
+                .iter()
+                .filter(|task| task.candidate == Candidate::Ours(mode));
+            assert_eq!(of_mode.count(), LOADS.len(), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_compared_without_a_direct_connection() {
+        for task in plan(&effort(false, 7, 3600)) {
+            let tasks = plan(&effort(false, 7, 3600));
+            let same_row = |other: &&Task| other.turn.row == task.turn.row;
+            let mut row = tasks.iter().filter(same_row);
+            assert_eq!(row.next().unwrap().candidate, Candidate::Direct);
+        }
+    }
+}
