@@ -8,9 +8,15 @@
 
 pub mod compare;
 pub mod experiment;
+pub mod harness;
+pub mod machine;
 pub mod measurement;
 pub mod names;
 pub mod packet_rows;
+pub mod plan;
+pub mod progress;
+pub mod protocol;
+pub mod report;
 pub mod schedule;
 pub mod site;
 pub mod targets;

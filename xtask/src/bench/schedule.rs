@@ -13,6 +13,8 @@ use crate::signals;
 pub trait Progress {
     /// An experiment is being set up.
     fn sets_up(&mut self, name: &str);
+    /// A round begins, of an experiment that has used this much of its time.
+    fn round_begins(&mut self, name: &str, round: usize, used: Duration);
     /// A turn begins, of an experiment that has used this much of its time.
     fn takes(&mut self, name: &str, turn: &Turn, round: usize, used: Duration);
 }
@@ -68,6 +70,7 @@ fn take(
         if round >= effort.least_rounds && used + longest > effort.time {
             break;
         }
+        progress.round_begins(experiment.name(), round, used);
         let mut samples: Vec<(&Turn, Sample)> = Vec::with_capacity(turns.len());
         let order: Box<dyn Iterator<Item = &Turn>> = if round % 2 == 0 {
             Box::new(turns.iter())
@@ -199,6 +202,7 @@ mod tests {
 
     impl Progress for Silent {
         fn sets_up(&mut self, _name: &str) {}
+        fn round_begins(&mut self, _name: &str, _round: usize, _used: Duration) {}
         fn takes(&mut self, _name: &str, _turn: &Turn, _round: usize, _used: Duration) {}
     }
 
