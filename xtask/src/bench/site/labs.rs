@@ -71,15 +71,7 @@ impl Labs {
                 lab.namespace(node)
                     .sysctl(&[("ipv4/ip_local_port_range", "1024 65535")])?;
             }
-            if !balanced {
-                // As the kernel does by itself where an XDP program is attached (`veth_enable_xdp`).
-                for device in topology.lb_interfaces() {
-                    lab::run(
-                        lab.command(Node::Lb, "ethtool")?
-                            .args(["-K", device, "gro", "on"]),
-                    )?;
-                }
-            }
+            switch_offloads_off(&lab)?;
             let offloads = offloads(&lab)?;
             labs.0.push(Entry {
                 topology,
@@ -162,11 +154,32 @@ fn add_services(options: &mut LabOptions) {
     }
 }
 
+/// Everywhere: an XDP program on one end of a wire switches some of them off at the other end, and nobody is to have them then.
+fn switch_offloads_off(lab: &Lab) -> Result<()> {
+    for node in Node::ALL {
+        for device in devices(lab, node)? {
+            lab::run(lab.command(node, "ethtool")?.args([
+                "-K", &device, "tx", "off", "tso", "off", "gro", "off",
+            ]))?;
+        }
+    }
+    Ok(())
+}
+
+fn devices(lab: &Lab, node: Node) -> Result<Vec<String>> {
+    lab.namespace(node).run(|| {
+        let names = nix::net::if_::if_nameindex().context("cannot list interfaces")?;
+        let names = names.iter().map(|name| name.name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| name != "lo").collect())
+    })
+}
+
 /// What of `ethtool -k` decides what a packet costs.
-const FEATURES: [(&str, &str); 5] = [
+const FEATURES: [(&str, &str); 6] = [
     ("rx-checksumming", "rx"),
     ("tx-checksumming", "tx"),
-    ("tcp-segmentation-offload", "tso"),
+    ("tx-tcp-segmentation", "tso"),
+    ("tx-tcp6-segmentation", "tso6"),
     ("generic-segmentation-offload", "gso"),
     ("generic-receive-offload", "gro"),
 ];
@@ -175,12 +188,7 @@ const FEATURES: [(&str, &str); 5] = [
 fn offloads(lab: &Lab) -> Result<String> {
     let mut text = String::new();
     for node in Node::ALL {
-        let devices = lab.namespace(node).run(|| {
-            let names = nix::net::if_::if_nameindex().context("cannot list interfaces")?;
-            let names = names.iter().map(|name| name.name().to_string_lossy().into_owned());
-            Ok(names.filter(|name| name != "lo").collect::<Vec<_>>())
-        })?;
-        for device in devices {
+        for device in devices(lab, node)? {
             let shown = lab::run(lab.command(node, "ethtool")?.args(["-k", &device]))?;
             let separator = if text.is_empty() { "" } else { "; " };
             let _ = write!(text, "{separator}{node} {device}: {}", features_that_are_on(&shown));
@@ -205,7 +213,7 @@ mod tests {
     #[test]
     fn features_are_read() {
         let shown = "Features for eth0:\nrx-checksumming: on\ntx-checksumming: off\n\ttx-checksum-ip-generic: on\n\
-            tcp-segmentation-offload: off [requested on]\ngeneric-receive-offload: on\n";
+            \ttx-tcp-segmentation: off [requested on]\ngeneric-receive-offload: on\n";
         assert_eq!(features_that_are_on(shown), "rx gro");
     }
 }

@@ -12,9 +12,10 @@ mod processor_time;
 mod steady;
 mod wrk;
 
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use self::candidate::{Candidate, Scheme};
 use self::labs::Labs;
@@ -27,14 +28,14 @@ use crate::lab::{Binaries, Topology};
 /// Bytes of the bodies.
 const SMALL: usize = 1 << 10;
 const LARGE: usize = 1 << 20;
-/// Of a run of wrk, which knows no parts of a second.
-const WRK_RUN: Duration = Duration::from_secs(1);
+/// Of a run of wrk.
+const WRK_RUN: Duration = Duration::from_millis(700);
 /// With starting it: what a run takes.
-const WRK_TAKES: Duration = Duration::from_millis(1100);
+const WRK_TAKES: Duration = Duration::from_millis(800);
 /// Of what goes through directly, over connections that are kept.
 const SEVENTY_PERCENT: f64 = 0.7;
 /// Likewise, so that everybody can serve it: HAProxy takes part of the machine.
-const FOR_EVERYBODY: f64 = 0.4;
+const FOR_EVERYBODY: f64 = 0.3;
 
 /// What all candidates are asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -218,7 +219,7 @@ impl Experiment for Site {
             conditions: match load {
                 Load::Most(_) => conditions
                     .with("connections", wrk::CONNECTIONS)
-                    .with("seconds", WRK_RUN.as_secs()),
+                    .with("seconds", WRK_RUN.as_secs_f32()),
                 Load::Steady(part) => conditions.with("requests per second", (part * direct).round()),
             },
         })
@@ -244,14 +245,7 @@ fn measure(
             (figures.rate, figures.latency, figures.errors)
         }
         Load::Steady(part) => {
-            let wanted = part * direct;
-            let figures = steady::run(labs, topology, candidate, SMALL, Some(wanted))?;
-            // What it did not serve cost nothing: such a figure is none.
-            ensure!(
-                part >= SEVENTY_PERCENT || figures.rate > 0.95 * wanted,
-                "only {:.0} of {wanted:.0} requests a second were answered; is the machine busy with something else?",
-                figures.rate
-            );
+            let figures = served(labs, topology, candidate, part, part * direct)?;
             readings.push(Reading::new(quantity::MACHINE_CPU, Unit::Cores, figures.cores));
             if let Some(own) = figures.per_request {
                 readings.push(Reading::new(quantity::CPU_PER_REQUEST, Unit::Microseconds, own));
@@ -270,6 +264,34 @@ fn measure(
     readings.push(Reading::new(ERRORS, Unit::Count, errors));
     Ok(readings)
 }
+
+/// At a rate that everybody can serve, a run in which it was not served says nothing: what was not asked for cost nothing. On
+/// a machine that has something else to do just then, another try helps.
+fn served(
+    labs: &mut Labs,
+    topology: Topology,
+    candidate: Candidate,
+    part: f64,
+    wanted: f64,
+) -> Result<steady::Figures> {
+    let mut rates = Vec::new();
+    for _ in 0..TRIES {
+        let figures = steady::run(labs, topology, candidate, SMALL, Some(wanted))?;
+        if part >= SEVENTY_PERCENT || figures.rate > 0.95 * wanted {
+            return Ok(figures);
+        }
+        rates.push(format!("{:.0}", figures.rate));
+        thread::sleep(BETWEEN_TRIES);
+    }
+    bail!(
+        "of {wanted:.0} requests a second only {} were answered; is the machine busy with something else?",
+        rates.join(", ")
+    )
+}
+
+/// Of a rate that should be no effort.
+const TRIES: usize = 5;
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// Requests and connections that went wrong: should be 0, and are shown if not.
 const ERRORS: &str = "errors";

@@ -22,15 +22,15 @@ use crate::lab::{Lab, Node, SITE, Topology};
 use crate::process::shown;
 
 /// Opening connections is over, and everything that learns has learnt.
-const WARM_UP: Duration = Duration::from_millis(500);
+const WARM_UP: Duration = Duration::from_millis(400);
 /// In which processor time is taken, and requests are counted.
-const WINDOW: Duration = Duration::from_millis(1500);
+const WINDOW: Duration = Duration::from_millis(1200);
 /// In which the kernel notes for how long programs run.
-const PROGRAMS: Duration = Duration::from_millis(400);
+const PROGRAMS: Duration = Duration::from_millis(300);
 /// So that looking takes its time within the load.
-const REST: Duration = Duration::from_millis(200);
+const REST: Duration = Duration::from_millis(150);
 /// Together with starting and ending: what a run takes.
-pub(super) const TAKES: Duration = Duration::from_millis(2900);
+pub(super) const TAKES: Duration = Duration::from_millis(2200);
 /// Connections of each of the two generators, one for each address.
 const CONNECTIONS: u32 = 16;
 

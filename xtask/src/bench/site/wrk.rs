@@ -1,13 +1,18 @@
 //! wrk: as many requests as go through, and how long each took.
 
 use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::candidate::{Candidate, Scheme};
 use crate::bench::names::row;
-use crate::lab::{self, Lab, Node, SITE, Topology};
+use crate::lab::{Lab, Node, SITE, Topology};
+use crate::process::shown;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,19 +94,42 @@ pub(super) fn run(
     command.arg("--script").arg(&script);
     command.args(["--threads", THREADS, "--latency", "--timeout", "5s"]);
     command.arg("--connections").arg(CONNECTIONS.to_string());
-    command
-        .arg("--duration")
-        .arg(format!("{}s", duration.as_secs().max(1)));
+    command.args(["--duration", "60s"]);
     if workload.new_connections {
         command.args(["--header", "Connection: close"]);
     }
     let (scheme, port) = (workload.scheme.name(), candidate.port(workload.scheme));
     command.arg(format!("{scheme}://{SITE}:{port}/{}", workload.body));
-    let printed = lab::run(&mut command)?;
-    let figures =
-        read(&printed).with_context(|| format!("cannot read what wrk printed:\n{printed}"))?;
+    let printed = run_for(&mut command, duration)?;
+    let figures = read(&printed).with_context(|| format!("cannot read what wrk printed:\n{printed}"))?;
     ensure!(figures.rate > 0.0, "not one request was answered:\n{printed}");
     Ok(figures)
+}
+
+/// Lets it end with a SIGINT, of which it makes no more than the end of its time: that can be no part of a second otherwise.
+fn run_for(command: &mut Command, duration: Duration) -> Result<String> {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.with_context(|| format!("cannot start {}", shown(command)))?;
+    thread::sleep(duration);
+    // It is not reaped before `wait_with_output`, so that the number is still its own.
+    let interrupted = kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT);
+    let output = child
+        .wait_with_output()
+        .with_context(|| format!("cannot wait for {}", shown(command)))?;
+    interrupted.context("cannot end wrk")?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "{} failed ({}): {printed}{}",
+        shown(command),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(printed)
 }
 
 fn read(printed: &str) -> Option<Figures> {
