@@ -146,6 +146,10 @@ server {
     listen HTTPS_PORT ssl backlog=4096;
     ssl_certificate CERTIFICATE;
     ssl_certificate_key KEY;
+    # Each handshake a whole one. Servers know no tickets of each other's: a client that always comes to the same one, without a
+    # balancer, would have less to do.
+    ssl_session_tickets off;
+    ssl_session_cache off;
     keepalive_requests 100000000;
     keepalive_time 1d;
     keepalive_timeout 1h;
