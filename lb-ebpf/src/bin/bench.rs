@@ -28,7 +28,7 @@ mod program {
         xdp_action::XDP_TX
     }
 
-    /// Writes the frame anew, of the next client, and calls the program under test.
+    /// Writes the frame anew, of the next flow, and calls the program under test.
     ///
     /// The stores are cut such that no field is later loaded across two of them: that would stall, and is nothing that
     /// happens to a frame that came from a network card.
@@ -47,14 +47,19 @@ mod program {
             for word in 0..3 {
                 *(frame as *mut u32).add(word) = (*plan).addresses[word];
             }
-            let client = (*plan).next & (*plan).mask;
-            (*plan).next = client + 1;
             for word in 0..WORDS {
-                let mut value = (*plan).packet[word];
-                if (*plan).client_word == word as u32 {
-                    value += u64::from(client.to_be()) << ((*plan).client_shift & 63);
+                *((frame + 14) as *mut u64).add(word) = (*plan).packet[word];
+            }
+            let flow = (*plan).next_flow();
+            let other = (*plan).other_of(flow);
+            for (place, number) in [((*plan).flow, flow), ((*plan).other, other)] {
+                let word = (place.word & 7) as usize;
+                // The verifier wants to see of each variable offset that it is inside of the frame.
+                let at = frame + 14 + word * 8;
+                if at + 8 > context.data_end() {
+                    return xdp_action::XDP_ABORTED;
                 }
-                *((frame + 14) as *mut u64).add(word) = value;
+                *(at as *mut u64) = (*plan).packet[word] + place.shifted(number);
             }
             NEXT.tail_call(&context, 0);
         }

@@ -7,6 +7,7 @@
 //! [`targets`] says what must be reached and what has been. Names that two sides have to agree on are in [`names`].
 
 pub mod compare;
+pub mod control;
 pub mod experiment;
 pub mod harness;
 pub mod machine;

@@ -35,6 +35,11 @@ pub fn sized_row(what: &str, count: u32, services: u32, backends: u32) -> String
     )
 }
 
+/// The row that prices features: IPv4, one at a time.
+pub fn feature_row(protocol: &str, what: &str, count: u32) -> String {
+    format!("features: {}", row("IPv4", protocol, what, count))
+}
+
 fn of_flows(what: &str, count: u32) -> String {
     if what == NEW {
         flows(count).replace("flows", "sources")

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use super::control::Daemon;
 use super::experiment::{Effort, Experiment};
 use super::harness::Harness;
 use super::measurement::Section;
@@ -66,7 +67,13 @@ pub fn of_section(section: Section, programs: &Programs) -> Vec<Planned> {
     match section {
         Section::Packet => vec![harness(Which::Packets, 1)],
         Section::Throughput | Section::Site => Vec::new(),
-        Section::Control => vec![harness(Which::Tables, 1)],
+        Section::Control => vec![
+            harness(Which::Tables, 1),
+            Planned {
+                experiment: Box::new(Daemon::new(programs.lab.clone())),
+                weight: 4,
+            },
+        ],
     }
 }
 

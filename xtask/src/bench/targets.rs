@@ -305,6 +305,8 @@ pub mod control_row {
     pub const LIST: &str = "list 1M connections";
     /// How many each backend has.
     pub const COUNT: &str = "count 1M connections per backend";
+    /// Search a full table for entries whose time is over. Nothing has to be reached.
+    pub const SWEEP: &str = "sweep 1M connections";
 }
 
 fn of_control() -> Vec<Target> {
