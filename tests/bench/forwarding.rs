@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::xdp::{XdpLinkId, XdpMode};
 use aya::programs::Xdp;
+use aya::programs::xdp::{XdpLinkId, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use lb_tests::frame_generator::{FrameGenerator, Kind, received};
 use lb_tests::programs;
@@ -56,7 +56,8 @@ struct Generators {
 const UPLINK: &str = "uplink";
 
 impl Forwarding {
-    /// Brings everything up, and opens all connections.
+    /// Brings everything up, and opens all connections. An interrupt is left to whoever asks for samples: the end of its
+    /// requests ends this, too, and takes the labs down.
     pub fn set_up(quick: bool) -> Result<Self> {
         xtask::signals::catch()?;
         let (balanced, plain) = (up("lb-bench-tb", true)?, up("lb-bench-tp", false)?);
@@ -80,7 +81,8 @@ impl Forwarding {
             });
         }
         let out = plain.namespace(Node::Lb).run(|| {
-            nix::net::if_::if_nametoindex(Node::Web1.name()).context("the balancer's host has no wire to web1")
+            nix::net::if_::if_nametoindex(Node::Web1.name())
+                .context("the balancer's host has no wire to web1")
         })?;
         Ok(Self {
             balanced,

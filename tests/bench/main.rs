@@ -16,6 +16,7 @@
     reason = "shared with the packet tests, which use more of it, and may panic"
 )]
 
+mod forwarding;
 #[path = "../packet/frame/mod.rs"]
 mod frame;
 #[path = "../packet/kind.rs"]
@@ -46,6 +47,7 @@ use nix::unistd::Pid;
 use xtask::bench::experiment::{Sample, Turn};
 use xtask::bench::protocol::{Answer, Request, Which};
 
+use crate::forwarding::Forwarding;
 use crate::packets::Packets;
 use crate::tables::Tables;
 
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
 /// What is being measured.
 enum Measuring {
     Packets(Box<Packets>),
+    Forwarding(Box<Forwarding>),
     Tables(Box<Tables>),
 }
 
@@ -74,6 +77,7 @@ impl Measuring {
     fn take(&mut self, turn: &Turn) -> anyhow::Result<Sample> {
         match self {
             Self::Packets(packets) => packets.take(turn),
+            Self::Forwarding(forwarding) => forwarding.take(turn),
             Self::Tables(tables) => tables.take(turn),
         }
     }
@@ -102,6 +106,10 @@ fn answer(request: Request, measuring: &mut Option<Measuring>) -> anyhow::Result
                     let packets = Packets::set_up(quick)?;
                     let turns = packets.turns();
                     (Measuring::Packets(Box::new(packets)), turns)
+                }
+                Which::Forwarding => {
+                    let forwarding = Forwarding::set_up(quick)?;
+                    (Measuring::Forwarding(Box::new(forwarding)), Forwarding::turns())
                 }
                 Which::Tables => {
                     let tables = Tables::set_up()?;

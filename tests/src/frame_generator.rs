@@ -156,10 +156,7 @@ impl FrameGenerator {
         are_answers: bool,
     ) -> Result<Self> {
         let (sender, balancer) = (lab.namespace(wire.sender), lab.namespace(Node::Lb));
-        let macs = (
-            mac(lab, wire.sender, wire.near)?,
-            mac(lab, Node::Lb, wire.far)?,
-        );
+        let macs = (mac(lab, wire.sender, wire.near)?, mac(lab, Node::Lb, wire.far)?);
         let frame = frame(macs, server, kind, are_answers)?;
         let mut words = [0_u64; WORDS];
         for (word, bytes) in words.iter_mut().zip(frame.as_chunks::<8>().0) {
@@ -316,7 +313,9 @@ fn frame(
     if kind == Kind::Udp {
         packet.udp(from_port, to_port).write(&mut frame, b"flood\n")?;
     } else {
-        packet.tcp(from_port, to_port, 1000, 64240).write(&mut frame, &[])?;
+        packet
+            .tcp(from_port, to_port, 1000, 64240)
+            .write(&mut frame, &[])?;
     }
     frame.resize(words * 8, 0);
     Ok(frame)

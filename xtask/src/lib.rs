@@ -31,7 +31,6 @@ pub mod relay;
 pub mod run_command;
 pub mod setup;
 pub mod signals;
-pub mod site_bench;
 pub mod sudo;
 pub mod tally;
 pub mod test_command;

@@ -1,21 +1,20 @@
 //! Experiments that the harness (`tests/bench`) takes the samples of.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::experiment::{Effort, Experiment, Sample, Turn};
 use super::measurement::Section;
+use super::plan::Programs;
 use super::protocol::{Answer, Request, Which};
-use crate::test_command::OBJECTS;
+use crate::test_command::{LBCTL, LBD, OBJECTS, XTASK};
 
 /// One of them.
 #[derive(Debug)]
 pub struct Harness {
-    program: PathBuf,
-    objects: PathBuf,
+    programs: Programs,
     which: Which,
     running: Option<Running>,
 }
@@ -28,23 +27,33 @@ struct Running {
 }
 
 impl Harness {
-    /// To be started from this file, with the kernel crate's objects in that directory.
-    pub fn new(program: PathBuf, objects: PathBuf, which: Which) -> Self {
+    /// One of the harness among these programs.
+    pub fn new(programs: &Programs, which: Which) -> Self {
         Self {
-            program,
-            objects,
+            programs: programs.clone(),
             which,
             running: None,
         }
     }
 
     fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(&self.program);
-        command.arg("--serve").env(OBJECTS, &self.objects);
+        let Programs {
+            lab,
+            harness,
+            objects,
+        } = &self.programs;
+        let mut command = Command::new(harness);
+        command.arg("--serve");
+        command.envs([
+            (OBJECTS, objects),
+            (LBD, &lab.lbd),
+            (LBCTL, &lab.lbctl),
+            (XTASK, &lab.xtask),
+        ]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .spawn()
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
+            .with_context(|| format!("cannot start {}", self.programs.harness.display()))?;
         let (requests, answers) = (child.stdin.take(), child.stdout.take());
         self.running = Some(Running {
             child,
@@ -83,6 +92,7 @@ impl Experiment for Harness {
     fn section(&self) -> Section {
         match self.which {
             Which::Packets => Section::Packet,
+            Which::Forwarding => Section::Throughput,
             Which::Tables => Section::Control,
         }
     }
@@ -90,6 +100,7 @@ impl Experiment for Harness {
     fn name(&self) -> &str {
         match self.which {
             Which::Packets => "packets",
+            Which::Forwarding => "forwarding",
             Which::Tables => "tables",
         }
     }

@@ -11,6 +11,7 @@ use super::experiment::{Effort, Experiment};
 use super::harness::Harness;
 use super::measurement::Section;
 use super::protocol::Which;
+use super::site::Site;
 use crate::lab::Binaries;
 use crate::setup::Needs;
 use crate::{ebpf, prepared, process, setup, userspace};
@@ -57,16 +58,16 @@ pub struct Planned {
 /// The experiments of a section.
 pub fn of_section(section: Section, programs: &Programs) -> Vec<Planned> {
     let harness = |which, weight| Planned {
-        experiment: Box::new(Harness::new(
-            programs.harness.clone(),
-            programs.objects.clone(),
-            which,
-        )),
+        experiment: Box::new(Harness::new(programs, which)),
         weight,
     };
     match section {
         Section::Packet => vec![harness(Which::Packets, 1)],
-        Section::Throughput | Section::Site => Vec::new(),
+        Section::Throughput => vec![harness(Which::Forwarding, 1)],
+        Section::Site => vec![Planned {
+            experiment: Box::new(Site::new(programs.lab.clone())),
+            weight: 1,
+        }],
         Section::Control => vec![
             harness(Which::Tables, 1),
             Planned {
@@ -82,12 +83,12 @@ pub fn of_section(section: Section, programs: &Programs) -> Vec<Planned> {
 pub fn time(section: Section, quick: bool) -> Duration {
     Duration::from_secs(match (section, quick) {
         (Section::Packet, true) => 50,
-        (Section::Throughput, true) => 20,
-        (Section::Site, true) => 75,
+        (Section::Throughput, true) => 14,
+        (Section::Site, true) => 84,
         (Section::Control, true) => 20,
         (Section::Packet, false) => 240,
-        (Section::Throughput, false) => 110,
-        (Section::Site, false) => 660,
+        (Section::Throughput, false) => 50,
+        (Section::Site, false) => 735,
         (Section::Control, false) => 110,
     })
 }

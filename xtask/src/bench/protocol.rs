@@ -13,6 +13,8 @@ use super::experiment::{Sample, Turn};
 pub enum Which {
     /// What packets cost.
     Packets,
+    /// How many packets go through veths.
+    Forwarding,
     /// What the tables cost in memory, and a look at all of them in time.
     Tables,
 }

@@ -18,7 +18,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::candidate::{Candidate, FULL_NAT_PORTS, IPIP_VIP};
-use crate::lab::{self, BODY_PORTS, Backends, Binaries, Lab, LabOptions, Mode, Node, ServiceText, Topology, VIP};
+use crate::lab::{
+    self, BODY_PORTS, Backends, Binaries, Lab, LabOptions, Mode, Node, ServiceText, Topology, VIP,
+};
 use crate::transfer::Protocol;
 
 /// Of the balancer's table, so that it costs what a table of ordinary size costs.
@@ -129,14 +131,8 @@ pub(super) fn processors() -> usize {
 fn add_services(options: &mut LabOptions) {
     type Modes<'a> = &'a [(Mode, Ipv4Addr, [u16; 2])];
     let modes: Modes<'_> = match options.topology {
-        Topology::Routed => &[
-            (Mode::Nat, VIP, BODY_PORTS),
-            (Mode::FullNat, VIP, FULL_NAT_PORTS),
-        ],
-        Topology::L2 => &[
-            (Mode::Dsr, VIP, BODY_PORTS),
-            (Mode::Ipip, IPIP_VIP, BODY_PORTS),
-        ],
+        Topology::Routed => &[(Mode::Nat, VIP, BODY_PORTS), (Mode::FullNat, VIP, FULL_NAT_PORTS)],
+        Topology::L2 => &[(Mode::Dsr, VIP, BODY_PORTS), (Mode::Ipip, IPIP_VIP, BODY_PORTS)],
     };
     for (mode, vip, ports) in modes {
         for (scheme, (port, backend_port)) in ["http", "https"].iter().zip(ports.iter().zip(BODY_PORTS)) {
@@ -146,7 +142,11 @@ fn add_services(options: &mut LabOptions) {
             service.backend_port = (*port != backend_port).then_some(backend_port);
             if *mode == Mode::FullNat {
                 // Each service its own, as many as there are: ports rest for some seconds before they are used again.
-                let range = if *scheme == "http" { "2000-32767" } else { "32768-65535" };
+                let range = if *scheme == "http" {
+                    "2000-32767"
+                } else {
+                    "32768-65535"
+                };
                 let _ = writeln!(service.lines, "source_ports = \"{range}\"");
             }
             options.add_service(&service);
@@ -158,9 +158,10 @@ fn add_services(options: &mut LabOptions) {
 fn switch_offloads_off(lab: &Lab) -> Result<()> {
     for node in Node::ALL {
         for device in devices(lab, node)? {
-            lab::run(lab.command(node, "ethtool")?.args([
-                "-K", &device, "tx", "off", "tso", "off", "gro", "off",
-            ]))?;
+            lab::run(
+                lab.command(node, "ethtool")?
+                    .args(["-K", &device, "tx", "off", "tso", "off", "gro", "off"]),
+            )?;
         }
     }
     Ok(())
@@ -169,7 +170,9 @@ fn switch_offloads_off(lab: &Lab) -> Result<()> {
 fn devices(lab: &Lab, node: Node) -> Result<Vec<String>> {
     lab.namespace(node).run(|| {
         let names = nix::net::if_::if_nameindex().context("cannot list interfaces")?;
-        let names = names.iter().map(|name| name.name().to_string_lossy().into_owned());
+        let names = names
+            .iter()
+            .map(|name| name.name().to_string_lossy().into_owned());
         Ok(names.filter(|name| name != "lo").collect())
     })
 }
@@ -191,7 +194,11 @@ fn offloads(lab: &Lab) -> Result<String> {
         for device in devices(lab, node)? {
             let shown = lab::run(lab.command(node, "ethtool")?.args(["-k", &device]))?;
             let separator = if text.is_empty() { "" } else { "; " };
-            let _ = write!(text, "{separator}{node} {device}: {}", features_that_are_on(&shown));
+            let _ = write!(
+                text,
+                "{separator}{node} {device}: {}",
+                features_that_are_on(&shown)
+            );
         }
     }
     Ok(text)

@@ -23,7 +23,7 @@ use self::wrk::Workload;
 use super::experiment::{Effort, Experiment, Reading, Sample, Turn};
 use super::measurement::{Conditions, Section, Unit};
 use super::names::{quantity, row};
-use crate::lab::{Binaries, Topology};
+use crate::lab::{Binaries, Mode, Topology};
 
 /// Bytes of the bodies.
 const SMALL: usize = 1 << 10;
@@ -63,15 +63,19 @@ impl Load {
         }
     }
 
-    /// Who is asked. On one segment HAProxy is there to compare processor time with.
+    /// Who is asked. On one segment HAProxy is there to compare processor time with. A quick run asks few for what takes long.
     fn candidates(self, topology: Topology, quick: bool) -> Vec<Candidate> {
+        use Candidate::{Direct, HaProxy, NginxStream, Ours};
+        let is_asked = |candidate: Candidate| match (topology, self) {
+            (Topology::Routed, Self::Steady(_)) => {
+                !quick || matches!(candidate, Direct | Ours(Mode::Nat) | HaProxy)
+            }
+            (Topology::Routed, Self::Most(_)) => !quick || candidate != NginxStream,
+            (Topology::L2, Self::Steady(part)) => !quick && (part < SEVENTY_PERCENT || candidate != HaProxy),
+            (Topology::L2, Self::Most(workload)) => (!quick || workload == MAIN) && candidate != HaProxy,
+        };
         let all = Candidate::in_topology(topology).iter().copied();
-        all.filter(|candidate| match (topology, self) {
-            (Topology::L2, Self::Steady(part)) if part < SEVENTY_PERCENT => true,
-            (Topology::L2, _) => *candidate != Candidate::HaProxy,
-            (Topology::Routed, _) => !quick || *candidate != Candidate::NginxStream,
-        })
-        .collect()
+        all.filter(|candidate| is_asked(*candidate)).collect()
     }
 }
 
@@ -138,7 +142,7 @@ impl Site {
 }
 
 /// The tasks of a round, those that are to be compared next to each other; as many loads as fit into the time.
-fn plan(effort: &Effort) -> Vec<Task> {
+fn tasks(effort: &Effort) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut left = effort.time / u32::try_from(effort.least_rounds).unwrap_or(1).max(1);
     for load in LOADS {
@@ -178,15 +182,13 @@ impl Experiment for Site {
     }
 
     fn set_up(&mut self, effort: &Effort) -> Result<Vec<Turn>> {
-        let labs = self
-            .labs
-            .insert(Labs::up(&self.binaries, &[SMALL, LARGE])?);
+        let labs = self.labs.insert(Labs::up(&self.binaries, &[SMALL, LARGE])?);
         for topology in [Topology::Routed, Topology::L2] {
             peers::start_haproxy(labs.of_mut(topology, Candidate::HaProxy)?, topology)?;
         }
         let routed = labs.of_mut(Topology::Routed, Candidate::NginxStream)?;
         peers::start_nginx_stream(routed, Topology::Routed)?;
-        self.tasks = plan(effort);
+        self.tasks = tasks(effort);
         for topology in [Topology::Routed, Topology::L2] {
             let most = steady::run(labs, topology, Candidate::Direct, SMALL, None)?;
             self.direct.push((topology, most.rate));
@@ -253,12 +255,11 @@ fn measure(
             (figures.rate, figures.latency, figures.errors)
         }
     };
-    readings.push(Reading::new(
-        quantity::REQUESTS,
-        Unit::RequestsPerSecond,
-        rate,
-    ));
-    for (name, latency) in [quantity::P50, quantity::P99, quantity::P999].into_iter().zip(latency) {
+    readings.push(Reading::new(quantity::REQUESTS, Unit::RequestsPerSecond, rate));
+    for (name, latency) in [quantity::P50, quantity::P99, quantity::P999]
+        .into_iter()
+        .zip(latency)
+    {
         readings.push(Reading::new(name, Unit::Microseconds, latency));
     }
     readings.push(Reading::new(ERRORS, Unit::Count, errors));
@@ -299,7 +300,7 @@ const ERRORS: &str = "errors";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::Mode;
+    use crate::bench::plan;
 
     fn effort(quick: bool, least_rounds: usize, seconds: u64) -> Effort {
         Effort {
@@ -315,8 +316,8 @@ mod tests {
 
     #[test]
     fn what_is_planned_fits_into_the_time() {
-        for effort in [effort(false, 7, 600), effort(false, 7, 400), effort(true, 2, 80)] {
-            let tasks = plan(&effort);
+        for effort in [effort(false, 7, 600), effort(false, 7, 400), effort(true, 3, 60)] {
+            let tasks = tasks(&effort);
             let rounds = u32::try_from(effort.least_rounds).unwrap();
             assert!(takes(&tasks) * rounds <= effort.time, "{effort:?}");
         }
@@ -324,8 +325,10 @@ mod tests {
 
     #[test]
     fn with_time_enough_everything_is_measured() {
-        let tasks = plan(&effort(false, 7, 3600));
-        let loads = LOADS.iter().filter(|load| tasks.iter().any(|task| task.load == **load));
+        let tasks = tasks(&effort(false, 7, 3600));
+        let loads = LOADS
+            .iter()
+            .filter(|load| tasks.iter().any(|task| task.load == **load));
         assert_eq!(loads.count(), LOADS.len());
         for mode in [Mode::Nat, Mode::FullNat, Mode::Dsr, Mode::Ipip] {
             let of_mode = tasks
@@ -336,9 +339,21 @@ mod tests {
     }
 
     #[test]
+    fn the_bench_has_time_for_what_has_a_target() {
+        for (quick, loads) in [(false, LOADS.len()), (true, 5)] {
+            let effort = plan::effort(Section::Site, quick, 1, 1);
+            let tasks = tasks(&effort);
+            for load in &LOADS[..loads] {
+                let measured = tasks.iter().any(|task| task.load == *load);
+                assert!(measured, "no time for {load:?} (quick: {quick})");
+            }
+        }
+    }
+
+    #[test]
     fn nobody_is_compared_without_a_direct_connection() {
-        for task in plan(&effort(false, 7, 3600)) {
-            let tasks = plan(&effort(false, 7, 3600));
+        for task in tasks(&effort(false, 7, 3600)) {
+            let tasks = tasks(&effort(false, 7, 3600));
             let same_row = |other: &&Task| other.turn.row == task.turn.row;
             let mut row = tasks.iter().filter(same_row);
             assert_eq!(row.next().unwrap().candidate, Candidate::Direct);

@@ -93,7 +93,9 @@ fn wait_until_it_listens(lab: &Lab, what: &str, target: &str) -> Result<()> {
 /// connection of the host.
 pub(super) fn load_nftables(lab: &Lab, topology: Topology) -> Result<()> {
     let [web1, web2] = Node::WEB.map(|node| topology.address(node));
-    let mut text = "table ip balancer {\n  chain prerouting {\n    type nat hook prerouting priority dstnat;\n".to_owned();
+    let mut text =
+        "table ip balancer {\n  chain prerouting {\n    type nat hook prerouting priority dstnat;\n"
+            .to_owned();
     let [http, https] = BODY_PORTS;
     writeln!(
         text,

@@ -69,8 +69,7 @@ fn others(labs: &Labs) -> Result<Duration> {
     for lab in labs.iter() {
         for node in Node::ALL {
             let path = lab.namespace(node).path();
-            let namespace =
-                fs::metadata(&path).with_context(|| format!("there is no {}", path.display()))?;
+            let namespace = fs::metadata(&path).with_context(|| format!("there is no {}", path.display()))?;
             ours.insert((namespace.st_dev(), namespace.st_ino()));
         }
     }
@@ -122,7 +121,10 @@ pub(super) fn of_group(leader: i32) -> Result<Duration> {
         for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
             // The first number: ns on a processor (Documentation/scheduler/sched-stats.rst).
             let stat = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            let on_processor = stat.split(' ').next().and_then(|number| number.parse::<u64>().ok());
+            let on_processor = stat
+                .split(' ')
+                .next()
+                .and_then(|number| number.parse::<u64>().ok());
             nanoseconds += on_processor.unwrap_or_default();
         }
     }
@@ -178,7 +180,10 @@ impl RunTimes {
             #[serde(default)]
             run_time_ns: u64,
         }
-        let links = lab::run(lab.command(Node::Lb, "ip")?.args(["-json", "-details", "link", "show"]))?;
+        let links = lab::run(
+            lab.command(Node::Lb, "ip")?
+                .args(["-json", "-details", "link", "show"]),
+        )?;
         let links: Vec<Link> = serde_json::from_str(&links).context("cannot read what ip prints")?;
         let mut programs: Vec<u32> = links
             .into_iter()

@@ -95,7 +95,9 @@ pub(super) fn run(
             let answers = Answers::between(&answers, begin, end)?;
             Some(microseconds(run_time) / answers.good as f64)
         }
-        (None, Some((before, after))) => Some(microseconds(after.saturating_sub(before)) / window.good as f64),
+        (None, Some((before, after))) => {
+            Some(microseconds(after.saturating_sub(before)) / window.good as f64)
+        }
         (None, None) => None,
     };
     Ok(Figures {
