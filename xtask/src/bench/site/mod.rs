@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::candidate::{Candidate, Scheme};
 use self::labs::Labs;
+use self::processor_time::Machine;
 use self::wrk::Workload;
 use super::experiment::{Effort, Experiment, Reading, Sample, Turn};
 use super::measurement::{Conditions, Section, Unit};
@@ -240,6 +241,7 @@ fn measure(
     direct: f64,
 ) -> Result<Vec<Reading>> {
     let mut readings = Vec::new();
+    let before = Machine::now(labs)?;
     let (rate, latency, errors) = match load {
         Load::Most(workload) => {
             let lab = labs.of(topology, candidate)?;
@@ -263,6 +265,8 @@ fn measure(
         readings.push(Reading::new(name, Unit::Microseconds, latency));
     }
     readings.push(Reading::new(ERRORS, Unit::Count, errors));
+    let others = Machine::now(labs)?.others_since(&before);
+    readings.push(Reading::new(OTHERS, Unit::Cores, others));
     Ok(readings)
 }
 
@@ -296,6 +300,8 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// Requests and connections that went wrong: should be 0, and are shown if not.
 const ERRORS: &str = "errors";
+/// What the machine did besides: on one that has something else to do, figures vary.
+const OTHERS: &str = "other programs' CPU";
 
 #[cfg(test)]
 mod tests {

@@ -35,13 +35,18 @@ impl Machine {
         })
     }
 
+    /// How many processors other processes kept busy since then, which are neither in a lab nor the kernel's.
+    pub(super) fn others_since(&self, before: &Self) -> f64 {
+        let elapsed = (self.moment - before.moment).as_secs_f64();
+        self.others.saturating_sub(before.others).as_secs_f64() / elapsed
+    }
+
     /// How many processors were busy since then on average, with what belongs to the labs or to the kernel: what processes
     /// elsewhere on the machine used is not counted.
     pub(super) fn cores_since(&self, before: &Self) -> f64 {
         let elapsed = (self.moment - before.moment).as_secs_f64();
         let idle = self.idle.saturating_sub(before.idle).as_secs_f64();
-        let others = self.others.saturating_sub(before.others).as_secs_f64();
-        processors() as f64 - (idle + others) / elapsed
+        processors() as f64 - idle / elapsed - self.others_since(before)
     }
 }
 
