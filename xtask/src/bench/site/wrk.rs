@@ -101,9 +101,7 @@ pub(super) fn run(
     let (scheme, port) = (workload.scheme.name(), candidate.port(workload.scheme));
     command.arg(format!("{scheme}://{SITE}:{port}/{}", workload.body));
     let printed = run_for(&mut command, duration)?;
-    let figures = read(&printed).with_context(|| format!("cannot read what wrk printed:\n{printed}"))?;
-    ensure!(figures.rate > 0.0, "not one request was answered:\n{printed}");
-    Ok(figures)
+    read(&printed).with_context(|| format!("cannot read what wrk printed:\n{printed}"))
 }
 
 /// Lets it end with a SIGINT, of which it makes no more than the end of its time: that can be no part of a second otherwise.
