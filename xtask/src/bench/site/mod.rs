@@ -38,6 +38,9 @@ const SEVENTY_PERCENT: f64 = 0.7;
 /// Likewise, so that everybody can serve it: HAProxy takes part of the machine.
 const FOR_EVERYBODY: f64 = 0.3;
 
+/// Runs that find out what goes directly: the best one counts.
+const LOOKS_FOR_THE_MOST: u32 = 3;
+
 /// What all candidates are asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Load {
@@ -163,8 +166,8 @@ fn tasks(effort: &Effort) -> Vec<Task> {
             }
         }
         let takes = load.takes() * u32::try_from(of_load.len()).unwrap_or(u32::MAX);
-        // The first two are what the bench is for.
-        if takes > left && tasks.len() >= 2 {
+        // The first one is what the bench is for.
+        if takes > left && !tasks.is_empty() {
             continue;
         }
         left = left.saturating_sub(takes);
@@ -191,8 +194,12 @@ impl Experiment for Site {
         peers::start_nginx_stream(routed, Topology::Routed)?;
         self.tasks = tasks(effort);
         for topology in [Topology::Routed, Topology::L2] {
-            let most = steady::run(labs, topology, Candidate::Direct, SMALL, None)?;
-            self.direct.push((topology, most.rate));
+            let mut most: f64 = 0.0;
+            for _ in 0..LOOKS_FOR_THE_MOST {
+                let figures = steady::run(labs, topology, Candidate::Direct, SMALL, None)?;
+                most = most.max(figures.rate);
+            }
+            self.direct.push((topology, most));
         }
         Ok(self.tasks.iter().map(|task| task.turn.clone()).collect())
     }
