@@ -28,10 +28,8 @@ const CANDIDATES: [&str; 3] = [candidate::NAT, candidate::BARE_REDIRECT, candida
 const PORT: u16 = 9100;
 /// Of the balancer's table.
 const TABLE: u32 = 1_000_000;
-/// Before a sample: every flow once, at least.
-const WARM_UP: u64 = 1 << 16;
-/// Frames at a time, between two looks at the clock.
-const PIECE: u64 = 50_000;
+/// Before a sample: every flow more than once, and long enough to say how many frames a sample needs.
+const WARM_UP: u32 = 3 << 16;
 
 /// The experiment.
 pub struct Forwarding {
@@ -168,17 +166,19 @@ fn rate(lab: &Lab, generator: &mut FrameGenerator, takes: Duration) -> Result<f6
             .map(|node| received(&lab.namespace(*node), "eth0"))
             .sum()
     };
-    generator.send(WARM_UP)?;
+    let began = Instant::now();
+    generator.make(WARM_UP)?;
+    let frames = f64::from(WARM_UP) * takes.as_secs_f64() / began.elapsed().as_secs_f64();
+    // All at one go: beginning and ending takes some milliseconds.
     let (before, began) = (arrived()?, Instant::now());
-    while began.elapsed() < takes {
-        generator.send(PIECE)?;
-    }
-    let (frames, elapsed) = (arrived()? - before, began.elapsed());
+    generator.make(frames as u32)?;
+    let elapsed = began.elapsed();
+    let arrived = arrived()? - before;
     ensure!(
-        frames > PIECE / 2,
-        "only {frames} frames arrived at the web servers"
+        arrived as f64 > frames / 10.0,
+        "only {arrived} of {frames:.0} frames arrived at the web servers"
     );
-    Ok(frames as f64 / elapsed.as_secs_f64())
+    Ok(arrived as f64 / elapsed.as_secs_f64())
 }
 
 /// nftables forwards while `inside` runs.

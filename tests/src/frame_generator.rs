@@ -226,6 +226,15 @@ impl FrameGenerator {
         Ok(sent)
     }
 
+    /// Makes so many frames at one go, whatever becomes of them: beginning and ending takes the kernel some milliseconds, which
+    /// do not matter then.
+    ///
+    /// # Errors
+    /// When the kernel does not run the program.
+    pub fn make(&mut self, frames: u32) -> Result<()> {
+        self.run(frames)
+    }
+
     fn run(&mut self, frames: u32) -> Result<()> {
         let program = program(&mut self.ebpf)?;
         let (frame, context) = (&self.frame, &self.context);
