@@ -175,8 +175,6 @@ impl Paths {
         let setting = Setting {
             room: HUGE_ROOM,
             established: HUGE,
-            // Flows whose number is not a power of two are not dealt out in turns.
-            backends: 1,
             ..Setting::new(Mode::Nat, true, true)
         };
         for what in [ESTABLISHED, REPLY] {

@@ -10,6 +10,7 @@
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::bindings::xdp_action;
+    use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
     use aya_ebpf::macros::{map, xdp};
     use aya_ebpf::maps::{PerCpuArray, ProgramArray};
     use aya_ebpf::programs::XdpContext;
@@ -37,6 +38,12 @@ mod program {
         let Some(plan) = PLAN.get_ptr_mut(0) else {
             return xdp_action::XDP_ABORTED;
         };
+        // What the program put in front of the last frame, a tunnel's header, is still there.
+        let grown = context.data_end() as i64 - context.data() as i64 - LENGTH as i64;
+        if grown > 0 {
+            // SAFETY: a helper's call with the context that the program was given.
+            unsafe { bpf_xdp_adjust_head(context.ctx, grown as i32) };
+        }
         let frame = context.data();
         if frame + LENGTH > context.data_end() {
             return xdp_action::XDP_ABORTED;
