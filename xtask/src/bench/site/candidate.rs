@@ -19,6 +19,9 @@ pub(super) const STREAM_PORTS: [u16; 2] = [8300, 8743];
 pub(super) enum Candidate {
     /// To the web servers themselves, both of them.
     Direct,
+    /// The same, through interfaces of the balancer's host that its program is attached to, which passes them: what native XDP
+    /// costs on a veth, where it turns each packet into a frame of its own, and no network card has to do so.
+    Passed,
     /// This project.
     Ours(Mode),
     /// HAProxy in TCP mode.
@@ -66,6 +69,7 @@ impl Candidate {
                 Self::HaProxy,
                 Self::NginxStream,
                 Self::Nftables,
+                Self::Passed,
             ],
             Topology::L2 => &[
                 Self::Direct,
@@ -80,6 +84,7 @@ impl Candidate {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Direct => names::DIRECT,
+            Self::Passed => "direct, XDP attached",
             Self::Ours(Mode::Nat) => names::NAT,
             Self::Ours(Mode::FullNat) => names::FULL_NAT,
             Self::Ours(Mode::Dsr) => names::DSR,
@@ -95,10 +100,15 @@ impl Candidate {
         matches!(self, Self::Ours(_))
     }
 
+    /// Whether its lab has `lbd`.
+    pub(super) fn is_beside_lbd(self) -> bool {
+        self.is_ours() || self == Self::Passed
+    }
+
     /// What clients connect to, one half of them each.
     pub(super) fn addresses(self, topology: Topology) -> [Ipv4Addr; 2] {
         match self {
-            Self::Direct => Node::WEB.map(|node| topology.address(node)),
+            Self::Direct | Self::Passed => Node::WEB.map(|node| topology.address(node)),
             Self::Ours(Mode::Ipip) => [IPIP_VIP; 2],
             Self::Ours(_) | Self::Nftables => [VIP; 2],
             Self::HaProxy | Self::NginxStream => [topology.address(Node::Lb); 2],
@@ -108,7 +118,9 @@ impl Candidate {
     /// At which port.
     pub(super) fn port(self, scheme: Scheme) -> u16 {
         scheme.of(match self {
-            Self::Direct | Self::Nftables | Self::Ours(Mode::Nat | Mode::Dsr | Mode::Ipip) => BODY_PORTS,
+            Self::Direct | Self::Passed | Self::Nftables | Self::Ours(Mode::Nat | Mode::Dsr | Mode::Ipip) => {
+                BODY_PORTS
+            }
             Self::Ours(Mode::FullNat) => FULL_NAT_PORTS,
             Self::HaProxy => HAPROXY_PORTS,
             Self::NginxStream => STREAM_PORTS,

@@ -3,7 +3,7 @@
 //! | lab | candidates |
 //! |---|---|
 //! | routed, the balancer's host a plain router | direct, HAProxy, nginx stream, nftables DNAT |
-//! | routed, with `lbd` | `nat`, `full-nat` |
+//! | routed, with `lbd` | `nat`, `full-nat`, direct past the program |
 //! | one segment, without `lbd` | direct, HAProxy |
 //! | one segment, with `lbd` | `dsr`, `ipip` |
 //!
@@ -92,7 +92,7 @@ impl Labs {
 
     /// The same, to start something there.
     pub(super) fn of_mut(&mut self, topology: Topology, candidate: Candidate) -> Result<&mut Lab> {
-        let balanced = candidate.is_ours();
+        let balanced = candidate.is_beside_lbd();
         let mut entries = self.0.iter_mut();
         let entry = entries.find(|entry| (entry.topology, entry.balanced) == (topology, balanced));
         entry.map(|entry| &mut entry.lab).context("there is no such lab")
@@ -105,7 +105,7 @@ impl Labs {
     }
 
     fn entry(&self, topology: Topology, candidate: Candidate) -> Result<&Entry> {
-        let balanced = candidate.is_ours();
+        let balanced = candidate.is_beside_lbd();
         let mut entries = self.0.iter();
         let entry = entries.find(|entry| (entry.topology, entry.balanced) == (topology, balanced));
         entry.context("there is no such lab")

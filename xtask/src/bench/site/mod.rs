@@ -69,8 +69,12 @@ impl Load {
 
     /// Who is asked. On one segment HAProxy is there to compare processor time with. A quick run asks few for what takes long.
     fn candidates(self, topology: Topology, quick: bool) -> Vec<Candidate> {
-        use Candidate::{Direct, HaProxy, NginxStream, Ours};
+        use Candidate::{Direct, HaProxy, NginxStream, Ours, Passed};
         let is_asked = |candidate: Candidate| match (topology, self) {
+            (_, Self::Steady(part)) if candidate == Passed => !quick && part < SEVENTY_PERCENT,
+            (_, Self::Most(workload)) if candidate == Passed => {
+                !quick && workload.body == SMALL && !workload.new_connections
+            }
             (Topology::Routed, Self::Steady(_)) => {
                 !quick || matches!(candidate, Direct | Ours(Mode::Nat) | HaProxy)
             }
