@@ -1,6 +1,7 @@
 //! What packets cost, and how large the programs are.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use anyhow::{Context as _, ensure};
 use aya::programs::ProgramFd;
@@ -34,8 +35,8 @@ impl Packets {
         let paths = paths::all(quick)?;
         let mut scenes = HashMap::new();
         for setting in paths.iter().filter_map(|path| path.scene) {
-            if !scenes.contains_key(&setting) {
-                scenes.insert(setting, Scene::load(setting, &mut repeater)?);
+            if let Entry::Vacant(vacant) = scenes.entry(setting) {
+                vacant.insert(Scene::load(setting, &mut repeater)?);
             }
         }
         let (_, scene) = scenes.iter().next().context("nothing is measured")?;

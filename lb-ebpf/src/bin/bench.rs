@@ -48,6 +48,15 @@ mod program {
         if frame + LENGTH > context.data_end() {
             return xdp_action::XDP_ABORTED;
         }
+        if grown > 0 {
+            // The tunnel's header has taken the place of the frame's type.
+            // SAFETY: as below.
+            unsafe {
+                let is_ipv6 = (*plan).packet[0] & 0xf0 == 0x60;
+                let ether_type: u16 = if is_ipv6 { 0x86dd } else { 0x0800 };
+                *((frame + 12) as *mut u16) = ether_type.to_be();
+            }
+        }
         // SAFETY: the plan is this CPU's own. The frame is long enough, and the kernel knows where unaligned
         // accesses to it are allowed.
         unsafe {

@@ -93,7 +93,7 @@ fn processor() -> Option<String> {
 fn memory() -> Option<String> {
     let total = value_of(&read("/proc/meminfo")?, "MemTotal", ':')?;
     let kib: u64 = total.split_whitespace().next()?.parse().ok()?;
-    Some(format!("{:.1} GiB", kib as f64 / (1 << 20) as f64))
+    Some(format!("{:.1} GiB", kib as f64 / f64::from(1 << 20)))
 }
 
 fn system() -> Option<String> {
