@@ -15,6 +15,7 @@ pub mod failpoint;
 pub mod handoff;
 pub mod health;
 pub mod host_checks;
+pub mod listing;
 pub mod manual;
 pub mod metrics;
 pub mod moment;

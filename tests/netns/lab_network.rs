@@ -36,6 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
             generated_frames_are_right,
         ),
         Case::new("lab_network/floods_end_in_sinks", floods_end_in_sinks),
+        Case::new("lab_network/some_clients_are_answered", some_clients_are_answered),
         Case::new(
             "lab_network/many_connections_stay_open",
             many_connections_stay_open,
@@ -493,6 +494,35 @@ fn floods_end_in_sinks() -> Result<()> {
         lab.down()?;
     }
     Ok(())
+}
+
+/// What the bench of forwarding begins with: so many clients and no more, each with a connection that its backend has accepted.
+fn some_clients_are_answered() -> Result<()> {
+    const CLIENTS: u32 = 1024;
+    let mut options = LabOptions::new("lb-t-some", programs::of_the_lab()?);
+    let to = SocketAddr::from((VIP, 81));
+    let mut service = ServiceText::new("some", VIP, to.port(), Protocol::Tcp, Mode::Nat);
+    service.backends = Backends::Sinks;
+    options.add_service(&service);
+    let lab = Lab::up(options)?;
+    let answers = Capture::start(&lab, Node::Router, "lb", "src host 203.0.113.10 and src port 81")?;
+    let all = u64::from(CLIENTS);
+    FrameGenerator::of_some(&lab, to, Kind::Syn, CLIENTS)?.send(all)?;
+    for node in Node::WEB {
+        let (sink, _) = lab.options().topology.sink(node);
+        FrameGenerator::answers(&lab, node, SocketAddr::from((sink, to.port())), CLIENTS)?.send(all)?;
+    }
+    FrameGenerator::of_some(&lab, to, Kind::Ack, CLIENTS)?.send(3 * all)?;
+    let answers = answers.stop()?.len();
+    let traffic = site::service(&lab, "some")?.traffic;
+    ensure!(traffic.opened == all && traffic.connections == all, "{traffic:?}");
+    ensure!(traffic.packets_in == 4 * all, "{traffic:?}");
+    // Both backends have answered everybody; what the wrong one said is not rewritten.
+    ensure!(
+        traffic.packets_out == all && answers == CLIENTS as usize,
+        "{answers}, {traffic:?}"
+    );
+    lab.down()
 }
 
 fn many_connections_stay_open() -> Result<()> {

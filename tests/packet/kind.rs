@@ -13,7 +13,7 @@ use crate::talk::Talk;
 use crate::world::{INSIDE, INSIDE_MAC, TIMEOUTS, web_mac};
 
 /// How packets get to the backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     Nat,
     FullNat,

@@ -1,4 +1,4 @@
-//! Runs a program many times in one system call, each time on a fresh frame of the next client.
+//! Runs a program many times in one system call, each time on a fresh frame of the next flow.
 
 use anyhow::{Context as _, ensure};
 use aya::Ebpf;
@@ -83,7 +83,7 @@ impl Repeater {
 }
 
 /// The plan for a frame, whose payload is made such that it has the length.
-pub fn plan(frame: &Frame, client_at: u32, clients: u32) -> anyhow::Result<Plan> {
+pub fn plan(frame: &Frame, flow_at: u32, flows: u32) -> anyhow::Result<Plan> {
     let bytes = frame.clone().filled_to(LENGTH - 14).bytes();
-    Ok(Plan::new(bytes.as_slice().try_into()?, client_at, clients))
+    Ok(Plan::new(bytes.as_slice().try_into()?, flow_at, flows))
 }

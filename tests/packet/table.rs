@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lb::dataplane::ServiceEntry;
+use lb::dataplane::{Connection, ServiceEntry};
+use lb::observed_state::Observed;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_common::tick::Tick;
 use lb_tests::harness::Case;
 
+use crate::kind::{Family, Kind, NAT};
 use crate::seen::Seen;
 use crate::talk::{Talk, client};
 use crate::world::{CLIENT, TIMEOUTS, World, service, web, www};
@@ -19,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("table::without_room_connections_go_by_hash", untracked),
         Case::new("table::closed_connections_make_way", closed_make_way),
         Case::new("table::what_a_listing_says", listing),
+        Case::new("table::counting_agrees_with_the_listing", counting),
         Case::new("table::a_sweep_removes_what_is_over", sweep),
         Case::new("table::the_clock", clock),
     ]
@@ -27,6 +30,57 @@ pub fn cases() -> Vec<Case> {
 /// The smallest table: two buckets, at home in which is every connection. Eight fit.
 const TINY: u32 = 1;
 const WAYS: u32 = 8;
+
+/// Connections of all states, to several backends, in both tables, before and after their time, and ways that were left.
+fn counting() -> anyhow::Result<()> {
+    let wide = Kind {
+        family: Family::Ipv6,
+        ..NAT
+    };
+    let mut other = wide.service(2);
+    other.number = 2;
+    for (backend, slot) in other.backends.iter_mut().zip(&mut other.slots) {
+        backend.id += 10;
+        *slot += 10;
+    }
+    let world = World::with_room(&[www(3), other], 2000)?;
+    for number in 0..600 {
+        let talk = world.establish_somewhere(client(number))?;
+        match number % 4 {
+            0 => drop(world.pass(&talk.client_sends().rst().bytes())?),
+            1 => drop(world.pass(&Talk::new(client(10_000 + number), 1).client_sends().syn().bytes())?),
+            2 => drop(world.pass(&wide.talk(number, 1).client_opens().bytes())?),
+            _ => {}
+        }
+    }
+    let now = world.dataplane.now()?;
+    let table = world.dataplane.connections();
+    let moments = [0, TIMEOUTS[0] + 2, TIMEOUTS[2] + 2, TIMEOUTS[1] + 2].map(|ticks| now.after(ticks));
+    let mut seen = BTreeSet::new();
+    for now in moments.into_iter().chain([now.after(TIMEOUTS[0] + 2)]) {
+        let observed = Observed::count(table, now);
+        let listed: Vec<_> = table.iter(now).collect();
+        let open = |of: &dyn Fn(&Connection) -> bool| {
+            listed.iter().filter(|it| it.is_open() && of(it)).count() as u64
+        };
+        assert_eq!(observed.total_open(), open(&|_| true));
+        assert_eq!(observed.wide_open(), open(&|it| it.wide));
+        for id in 0..20 {
+            assert_eq!(observed.open(id), open(&|it| it.backend == id), "backend {id}");
+            let is_named = listed.iter().any(|it| it.backend == id);
+            assert_eq!(observed.names_backend(id), is_named, "backend {id}");
+        }
+        for number in 0..4 {
+            let is_named = listed.iter().any(|it| it.service == number);
+            assert_eq!(observed.names_service(number), is_named, "service {number}");
+        }
+        seen.insert((observed.total_open(), observed.wide_open()));
+        // From the second moment on there are ways that have been left.
+        table.sweep(now);
+    }
+    assert!(seen.len() >= 3, "moments do not differ: {seen:?}");
+    Ok(())
+}
 
 fn flood() -> anyhow::Result<()> {
     let world = World::with_room(&[www(3)], 1000)?;

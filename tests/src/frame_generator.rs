@@ -74,8 +74,24 @@ impl Sent {
     }
 }
 
-/// The wire from the router: its end there, and the balancer's.
-const WIRE: (&str, &str) = ("lb", "uplink");
+/// A wire on which frames are sent to the balancer.
+#[derive(Debug, Clone, Copy)]
+struct Wire {
+    sender: Node,
+    /// Its end there.
+    near: &'static str,
+    /// The balancer's.
+    far: &'static str,
+}
+
+/// From the router, where clients' frames come from.
+const UPLINK: Wire = Wire {
+    sender: Node::Router,
+    near: "lb",
+    far: "uplink",
+};
+/// All the clients that there can be.
+const EVERYBODY: u32 = u32::MAX;
 /// Words of the longest frame, and of one of IPv4.
 const WORDS: usize = 10;
 const WORDS_IPV4: usize = 8;
@@ -88,8 +104,9 @@ const PIECE: u32 = 100_000;
 #[derive(Debug)]
 pub struct FrameGenerator {
     ebpf: Ebpf,
-    router: Namespace,
+    sender: Namespace,
     balancer: Namespace,
+    device: &'static str,
     frame: Vec<u8>,
     context: Vec<u8>,
 }
@@ -100,19 +117,53 @@ impl FrameGenerator {
     /// # Errors
     /// When the lab is not up, or the kernel does not take the program.
     pub fn new(lab: &Lab, to: SocketAddr, kind: Kind) -> Result<Self> {
-        let (router, balancer) = (lab.namespace(Node::Router), lab.namespace(Node::Lb));
-        let frame = frame(
-            mac(lab, Node::Router, WIRE.0)?,
-            mac(lab, Node::Lb, WIRE.1)?,
-            to,
-            kind,
-        )?;
+        Self::of_clients(lab, to, kind, EVERYBODY)
+    }
+
+    /// The same of no more than so many clients, a power of two, over and over again in the same order.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn of_some(lab: &Lab, to: SocketAddr, kind: Kind, clients: u32) -> Result<Self> {
+        ensure!(clients.is_power_of_two(), "{clients} is no power of two");
+        Self::of_clients(lab, to, kind, clients - 1)
+    }
+
+    /// SYN-ACKs of this server, which is on the wire of this web server in the routed topology, to as many clients.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn answers(lab: &Lab, web: Node, from: SocketAddr, clients: u32) -> Result<Self> {
+        ensure!(clients.is_power_of_two(), "{clients} is no power of two");
+        let wire = Wire {
+            sender: web,
+            near: "eth0",
+            far: web.name(),
+        };
+        Self::with(lab, wire, from, Kind::SynAck, clients - 1, true)
+    }
+
+    fn of_clients(lab: &Lab, to: SocketAddr, kind: Kind, mask: u32) -> Result<Self> {
+        Self::with(lab, UPLINK, to, kind, mask, false)
+    }
+
+    fn with(
+        lab: &Lab,
+        wire: Wire,
+        server: SocketAddr,
+        kind: Kind,
+        mask: u32,
+        are_answers: bool,
+    ) -> Result<Self> {
+        let (sender, balancer) = (lab.namespace(wire.sender), lab.namespace(Node::Lb));
+        let macs = (mac(lab, wire.sender, wire.near)?, mac(lab, Node::Lb, wire.far)?);
+        let frame = frame(macs, server, kind, are_answers)?;
         let mut words = [0_u64; WORDS];
         for (word, bytes) in words.iter_mut().zip(frame.as_chunks::<8>().0) {
             *word = u64::from_ne_bytes(*bytes);
         }
         let (flags, turns) = kind.flags();
-        let family: u8 = if to.is_ipv4() { 4 } else { 6 };
+        let family: u8 = if server.is_ipv4() { 4 } else { 6 };
         let protocol: u8 = if kind == Kind::Udp { 17 } else { 6 };
         let mut ebpf = EbpfLoader::new()
             .override_global("FRAME", &words, true)
@@ -120,17 +171,20 @@ impl FrameGenerator {
             .override_global("PROTOCOL", &protocol, true)
             .override_global("FLAGS", &flags, true)
             .override_global("TURNS", &turns, true)
+            .override_global("MASK", &mask, true)
+            .override_global("ANSWERS", &u8::from(are_answers), true)
             .load_file(programs::object("frame_generator")?)?;
         program(&mut ebpf)?.load()?;
-        let index = router.run(|| {
-            nix::net::if_::if_nametoindex(WIRE.0)
-                .with_context(|| format!("there is no interface {} on the router", WIRE.0))
+        let index = sender.run(|| {
+            nix::net::if_::if_nametoindex(wire.near)
+                .with_context(|| format!("there is no interface {} on {}", wire.near, wire.sender))
         })?;
         let context = context(u32::try_from(frame.len())?, index);
         Ok(Self {
             ebpf,
-            router,
+            sender,
             balancer,
+            device: wire.far,
             frame,
             context,
         })
@@ -172,10 +226,19 @@ impl FrameGenerator {
         Ok(sent)
     }
 
+    /// Makes so many frames at one go, whatever becomes of them: beginning and ending takes the kernel some milliseconds, which
+    /// do not matter then.
+    ///
+    /// # Errors
+    /// When the kernel does not run the program.
+    pub fn make(&mut self, frames: u32) -> Result<()> {
+        self.run(frames)
+    }
+
     fn run(&mut self, frames: u32) -> Result<()> {
         let program = program(&mut self.ebpf)?;
         let (frame, context) = (&self.frame, &self.context);
-        self.router.run(|| {
+        self.sender.run(|| {
             program
                 .test_run(TestRunOptions {
                     data_in: Some(frame),
@@ -191,16 +254,22 @@ impl FrameGenerator {
 
     /// Frames that the balancer's interface has received since it exists.
     fn arrived(&self) -> Result<u64> {
-        let devices = self
-            .balancer
-            .run(|| Ok(fs::read_to_string("/proc/thread-self/net/dev")?))?;
-        let packets = devices.lines().find_map(|line| {
-            let (name, numbers) = line.split_once(':')?;
-            let mut numbers = numbers.split_ascii_whitespace();
-            (name.trim() == WIRE.1).then(|| numbers.nth(1)?.parse().ok())?
-        });
-        packets.with_context(|| format!("no {} in\n{devices}", WIRE.1))
+        received(&self.balancer, self.device)
     }
+}
+
+/// Frames that an interface has received since it exists, those that an XDP program has dropped included.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn received(namespace: &Namespace, device: &str) -> Result<u64> {
+    let devices = namespace.run(|| Ok(fs::read_to_string("/proc/thread-self/net/dev")?))?;
+    let packets = devices.lines().find_map(|line| {
+        let (name, numbers) = line.split_once(':')?;
+        let mut numbers = numbers.split_ascii_whitespace();
+        (name.trim() == device).then(|| numbers.nth(1)?.parse().ok())?
+    });
+    packets.with_context(|| format!("no {device} in\n{devices}"))
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
@@ -218,18 +287,44 @@ fn context(length: u32, interface_index: u32) -> Vec<u8> {
         .collect()
 }
 
-/// The first client's frame, but that its port and flags are zero: the program adds them.
-fn frame(from_mac: [u8; 6], to_mac: [u8; 6], to: SocketAddr, kind: Kind) -> Result<Vec<u8>> {
+/// The first client's frame, or one to that client, but that its port and flags are zero: the program adds them.
+fn frame(
+    (from_mac, to_mac): ([u8; 6], [u8; 6]),
+    server: SocketAddr,
+    kind: Kind,
+    is_answer: bool,
+) -> Result<Vec<u8>> {
     let ethernet = PacketBuilder::ethernet2(from_mac, to_mac);
-    let (packet, words) = match to.ip() {
-        IpAddr::V4(to) => (ethernet.ipv4(NOBODY.octets(), to.octets(), 60), WORDS_IPV4),
-        IpAddr::V6(to) => (ethernet.ipv6(NOBODY6.octets(), to.octets(), 60), WORDS),
+    let (packet, words) = match server.ip() {
+        IpAddr::V4(server) => {
+            let (from, to) = if is_answer {
+                (server, NOBODY)
+            } else {
+                (NOBODY, server)
+            };
+            (ethernet.ipv4(from.octets(), to.octets(), 60), WORDS_IPV4)
+        }
+        IpAddr::V6(server) => {
+            let (from, to) = if is_answer {
+                (server, NOBODY6)
+            } else {
+                (NOBODY6, server)
+            };
+            (ethernet.ipv6(from.octets(), to.octets(), 60), WORDS)
+        }
+    };
+    let (from_port, to_port) = if is_answer {
+        (server.port(), 0)
+    } else {
+        (0, server.port())
     };
     let mut frame = Vec::new();
     if kind == Kind::Udp {
-        packet.udp(0, to.port()).write(&mut frame, b"flood\n")?;
+        packet.udp(from_port, to_port).write(&mut frame, b"flood\n")?;
     } else {
-        packet.tcp(0, to.port(), 1000, 64240).write(&mut frame, &[])?;
+        packet
+            .tcp(from_port, to_port, 1000, 64240)
+            .write(&mut frame, &[])?;
     }
     frame.resize(words * 8, 0);
     Ok(frame)

@@ -1,74 +1,118 @@
 //! `cargo xtask bench`: measuring on the user's own machine.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
+use crate::bench::machine::Machine;
+use crate::bench::measurement::Section;
+use crate::bench::plan::{self, Planned, Programs};
+use crate::bench::progress::Bar;
+use crate::bench::report::{self, Report};
+use crate::bench::schedule;
 use crate::prepared::Prepared;
-use crate::setup::Needs;
-use crate::site_bench::{self, Plan};
-use crate::test_command::OBJECTS;
-use crate::{ebpf, process, setup, sudo, userspace};
+use crate::signals;
 
-/// Measure packets against a program that does nothing, and the site against HAProxy and a direct connection
+/// Measure this balancer against HAProxy, nginx, nftables, a direct connection and a program that does nothing
+///
+/// All of it unless sections are chosen. A full run takes twenty minutes at most, beside setting up; the report goes to
+/// target/bench.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only what a packet costs in the kernel's program runner
-    #[arg(long, conflicts_with = "site")]
+    /// What a packet costs in the kernel's program runner, and how large the programs are
+    #[arg(long)]
     packet: bool,
-    /// Only the whole site: HTTPS requests from the client, through the balancer, through HAProxy and directly
+    /// Packets per second through real veths
+    #[arg(long)]
+    throughput: bool,
+    /// Requests per second, latency and processor time of a whole site
     #[arg(long)]
     site: bool,
-    /// Runs of each measurement, interleaved; the median counts
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
-    repeat: u32,
-    /// Seconds of each run
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-    /// Connections of the client at a time
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=5000))]
-    connections: u32,
+    /// The daemon: lists, counts, fail-over, reloads, memory
+    #[arg(long)]
+    control: bool,
+    /// Three minutes at most: fewer rows, and fewer samples
+    #[arg(long)]
+    quick: bool,
     #[command(flatten)]
     prepared: Prepared,
+}
+
+impl Args {
+    fn sections(&self) -> Vec<Section> {
+        let asked = |section: &Section| match section {
+            Section::Packet => self.packet,
+            Section::Throughput => self.throughput,
+            Section::Site => self.site,
+            Section::Control => self.control,
+        };
+        let sections: Vec<Section> = Section::ALL.into_iter().filter(asked).collect();
+        if sections.is_empty() {
+            Section::ALL.to_vec()
+        } else {
+            sections
+        }
+    }
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the lab does not come up, or a measurement gives no figures.
+/// When something does not build, or the report cannot be written. What could not be measured is part of the report, and
+/// makes the command fail.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    if !args.site {
-        packets()?;
-    }
-    if args.packet {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let binaries = args.prepared.binaries()?;
-    let plan = Plan {
-        repeat: args.repeat,
-        duration: Duration::from_secs(args.seconds),
-        connections: args.connections,
+    let programs = args.prepared.built_by(Programs::build)?;
+    signals::catch()?;
+    let mut report = Report {
+        format: 1,
+        began: report::now(),
+        took: 0,
+        quick: args.quick,
+        machine: Machine::survey(&programs.lab.lbd),
+        measurements: Vec::new(),
+        failures: Vec::new(),
     };
-    site_bench::run(binaries, &plan)?;
-    Ok(ExitCode::SUCCESS)
+    let began = Instant::now();
+    let sections = args.sections();
+    let total: Duration = sections
+        .iter()
+        .map(|section| plan::time(*section, args.quick))
+        .sum();
+    let mut bar = Bar::new(total);
+    for section in sections {
+        measure(section, &programs, &mut report, &mut bar);
+    }
+    bar.finish(began);
+    report.took = began.elapsed().as_secs();
+    let files = report.write()?;
+    println!("{}", report.for_terminal());
+    println!("{}\n{}", files.page.display(), files.json.display());
+    Ok(if report.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
-/// Builds the packet bench as the user and runs it as root.
-fn packets() -> Result<()> {
-    setup::ensure(Needs::Build)?;
-    let objects = ebpf::build(&ebpf::Options::default())?;
-    let mut build = process::cargo();
-    build.args([
-        "bench",
-        "--no-run",
-        "--package",
-        "lb-tests",
-        "--bench",
-        "packet_bench",
-    ]);
-    let built = userspace::executables(&mut build)?;
-    let bench = built.first().context("cargo built no packet_bench")?;
-    let environment = [(OBJECTS.to_owned(), objects.directory.display().to_string())];
-    process::run(&mut sudo::as_root(&bench.path, &environment)?)
+fn measure(section: Section, programs: &Programs, report: &mut Report, bar: &mut Bar) {
+    let planned = plan::of_section(section, programs);
+    let all_weights = planned.iter().map(|planned| planned.weight).sum();
+    let conditions = report.machine.conditions();
+    for Planned {
+        mut experiment,
+        weight,
+    } in planned
+    {
+        if signals::interrupted() {
+            return;
+        }
+        let effort = plan::effort(section, report.quick, weight, all_weights);
+        bar.next(effort.time);
+        let outcome = schedule::run(experiment.as_mut(), &effort, &conditions, bar);
+        report.measurements.extend(outcome.measurements);
+        report
+            .failures
+            .extend(outcome.failure.map(|failure| format!("{section}: {failure:#}")));
+    }
 }

@@ -9,6 +9,7 @@
 )]
 
 pub mod app;
+pub mod bench;
 pub mod bench_command;
 pub mod beside;
 pub mod build_command;
@@ -31,7 +32,6 @@ pub mod relay;
 pub mod run_command;
 pub mod setup;
 pub mod signals;
-pub mod site_bench;
 pub mod sudo;
 pub mod tally;
 pub mod test_command;

@@ -27,7 +27,7 @@ enum Evidence {
 use Evidence::{File as Exists, Program};
 
 /// The lab's hosts, servers and tools, and the package that has each.
-const LAB: [(Evidence, &str); 18] = [
+const LAB: [(Evidence, &str); 19] = [
     (Program("cc"), "gcc"),
     (Exists("/usr/include/stdlib.h"), "libc6-dev"),
     (Exists("/etc/ssl/certs/ca-certificates.crt"), "ca-certificates"),
@@ -43,6 +43,7 @@ const LAB: [(Evidence, &str); 18] = [
     (Program("curl"), "curl"),
     (Program("openssl"), "openssl"),
     (Program("wrk"), "wrk"),
+    (Program("h2load"), "nghttp2-client"),
     (Program("haproxy"), "haproxy"),
     (Program("nginx"), "nginx-light"),
     (

@@ -4,6 +4,8 @@ use std::env;
 use std::os::unix::process::CommandExt;
 
 use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::lab::Binaries;
 use crate::setup::Needs;
@@ -24,6 +26,14 @@ impl Prepared {
     /// # Errors
     /// When something does not build, or there is no way to become root.
     pub fn binaries(&self) -> Result<Binaries> {
+        self.built_by(build)
+    }
+
+    /// The same for a command that needs other programs: what `build` builds.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn built_by<T: Serialize + DeserializeOwned>(&self, build: impl FnOnce() -> Result<T>) -> Result<T> {
         let binaries = match &self.binaries {
             Some(built) => serde_json::from_str(built).context("--binaries is not for use by hand")?,
             None => build()?,
@@ -54,7 +64,7 @@ pub fn become_root() -> Result<()> {
 }
 
 /// Builds everything, and first installs what building and the lab need.
-fn build() -> Result<Binaries> {
+pub(crate) fn build() -> Result<Binaries> {
     setup::ensure(Needs::Lab)?;
     let options = ebpf::Options::default();
     let kernel = ebpf::build(&options)?;

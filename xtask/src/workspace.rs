@@ -25,3 +25,8 @@ pub fn tools() -> PathBuf {
 pub fn ebpf_target() -> PathBuf {
     root().join("target/ebpf")
 }
+
+/// Where the bench leaves its reports.
+pub fn bench() -> PathBuf {
+    root().join("target/bench")
+}

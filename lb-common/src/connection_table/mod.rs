@@ -90,6 +90,17 @@ impl<W: Word, const K: usize> Way<W, K> {
     /// The entry as it is now: its key and its value; `None` if there is none.
     #[inline(always)]
     pub fn read(&self) -> Option<([u64; K], Value)> {
+        let (key, value) = self.glance();
+        if value.is_entry() {
+            Some((key, value))
+        } else {
+            None
+        }
+    }
+
+    /// Its words, the key unsealed, whether there is an entry or not: the value says so.
+    #[inline(always)]
+    pub fn glance(&self) -> ([u64; K], Value) {
         let mut key = [0; K];
         for (word, stored) in key.iter_mut().zip(&self.key) {
             *word = stored.load();
@@ -99,11 +110,7 @@ impl<W: Word, const K: usize> Way<W, K> {
         for word in &mut key {
             *word ^= seal;
         }
-        if value.is_entry() {
-            Some((key, value))
-        } else {
-            None
-        }
+        (key, value)
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::bindings::xdp_action;
+    use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
     use aya_ebpf::macros::{map, xdp};
     use aya_ebpf::maps::{PerCpuArray, ProgramArray};
     use aya_ebpf::programs::XdpContext;
@@ -28,7 +29,7 @@ mod program {
         xdp_action::XDP_TX
     }
 
-    /// Writes the frame anew, of the next client, and calls the program under test.
+    /// Writes the frame anew, of the next flow, and calls the program under test.
     ///
     /// The stores are cut such that no field is later loaded across two of them: that would stall, and is nothing that
     /// happens to a frame that came from a network card.
@@ -37,9 +38,24 @@ mod program {
         let Some(plan) = PLAN.get_ptr_mut(0) else {
             return xdp_action::XDP_ABORTED;
         };
+        // What the program put in front of the last frame, a tunnel's header, is still there.
+        let grown = context.data_end() as i64 - context.data() as i64 - LENGTH as i64;
+        if grown > 0 {
+            // SAFETY: a helper's call with the context that the program was given.
+            unsafe { bpf_xdp_adjust_head(context.ctx, grown as i32) };
+        }
         let frame = context.data();
         if frame + LENGTH > context.data_end() {
             return xdp_action::XDP_ABORTED;
+        }
+        if grown > 0 {
+            // The tunnel's header has taken the place of the frame's type.
+            // SAFETY: as below.
+            unsafe {
+                let is_ipv6 = (*plan).packet[0] & 0xf0 == 0x60;
+                let ether_type: u16 = if is_ipv6 { 0x86dd } else { 0x0800 };
+                *((frame + 12) as *mut u16) = ether_type.to_be();
+            }
         }
         // SAFETY: the plan is this CPU's own. The frame is long enough, and the kernel knows where unaligned
         // accesses to it are allowed.
@@ -47,14 +63,19 @@ mod program {
             for word in 0..3 {
                 *(frame as *mut u32).add(word) = (*plan).addresses[word];
             }
-            let client = (*plan).next & (*plan).mask;
-            (*plan).next = client + 1;
             for word in 0..WORDS {
-                let mut value = (*plan).packet[word];
-                if (*plan).client_word == word as u32 {
-                    value += u64::from(client.to_be()) << ((*plan).client_shift & 63);
+                *((frame + 14) as *mut u64).add(word) = (*plan).packet[word];
+            }
+            let flow = (*plan).next_flow();
+            let other = (*plan).other_of(flow);
+            for (place, number) in [((*plan).flow, flow), ((*plan).other, other)] {
+                let word = (place.word & 7) as usize;
+                // The verifier wants to see of each variable offset that it is inside of the frame.
+                let at = frame + 14 + word * 8;
+                if at + 8 > context.data_end() {
+                    return xdp_action::XDP_ABORTED;
                 }
-                *((frame + 14) as *mut u64).add(word) = value;
+                *(at as *mut u64) = (*plan).packet[word] + place.shifted(number);
             }
             NEXT.tail_call(&context, 0);
         }

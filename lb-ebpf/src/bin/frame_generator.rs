@@ -21,8 +21,8 @@ mod program {
     const IPV6: u8 = 6;
     const UDP: u8 = 17;
 
-    /// The frame to begin with: its source address ends in 16 zero bits, its source port and TCP's flags are zero, and its
-    /// checksums are right so. 64 bytes (eight words) of it are used for IPv4, 80 for IPv6.
+    /// The frame to begin with: the client's address ends in 16 zero bits, its port and TCP's flags are zero, and the checksums
+    /// are right so. 64 bytes (eight words) of it are used for IPv4, 80 for IPv6.
     #[unsafe(no_mangle)]
     static FRAME: Global<[u64; WORDS]> = Global::new([0; WORDS]);
     /// 4 or 6.
@@ -37,6 +37,13 @@ mod program {
     /// Frames of each client, one after the other: 1 or 2.
     #[unsafe(no_mangle)]
     static TURNS: Global<u8> = Global::new(1);
+
+    /// Of a client's number, these bits are used: there are so many clients and one more.
+    #[unsafe(no_mangle)]
+    static MASK: Global<u32> = Global::new(u32::MAX);
+    /// 1 if the frames go to the clients, from one server.
+    #[unsafe(no_mangle)]
+    static ANSWERS: Global<u8> = Global::new(0);
 
     /// The number of the next frame.
     #[map]
@@ -68,23 +75,28 @@ mod program {
             first
         };
 
-        let tuple = scattered(client as u32);
+        let tuple = scattered(client as u32 & MASK.load());
         let host = (tuple >> 16) as u16;
         let port = tuple as u16;
         // The lowest ports belong to services, and port 0 to nobody.
         let port = if port < 1024 { port ^ 0x8000 } else { port }.to_be();
 
         let frame = FRAME.load();
-        let (words, source_end, transport) = if FAMILY.load() == IPV6 {
-            (WORDS, 36, 54)
+        let (words, length_of_address, source_end, transport) = if FAMILY.load() == IPV6 {
+            (WORDS, 16, 36, 54)
         } else {
-            (8, 28, 34)
+            (8, 4, 28, 34)
+        };
+        let (client_end, client_port) = if ANSWERS.load() == 1 {
+            (source_end + length_of_address, transport + 2)
+        } else {
+            (source_end, transport)
         };
         for (word, &value) in frame.iter().enumerate().take(words) {
             set(context, word * 8, value)?;
         }
-        set(context, source_end, host)?;
-        set(context, transport, port)?;
+        set(context, client_end, host)?;
+        set(context, client_port, port)?;
         let mut difference = u32::from(host) + u32::from(port);
         if FAMILY.load() != IPV6 {
             add_to_checksum(context, 24, u32::from(host))?;

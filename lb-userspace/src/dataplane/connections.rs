@@ -65,6 +65,47 @@ impl Connection {
     }
 }
 
+/// The little that counting needs of a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance {
+    /// 1 if there is an entry, else 0, and then so is everything else.
+    pub entries: u64,
+    /// 1 if the entry counts as a connection now, as [`Connection::is_open`] says.
+    pub open: u64,
+    /// The service's number.
+    pub service: u16,
+    /// The backend's id.
+    pub backend: u16,
+}
+
+/// By a value's state bits: bit 0, whether there is an entry; bit 1, whether its state is that of a connection which is not
+/// over.
+struct Kinds([u8; 256]);
+
+impl Kinds {
+    fn new() -> Self {
+        let mut kinds = [0; 256];
+        for (bits, kind) in (0..=u8::MAX).zip(&mut kinds) {
+            let value = Value(bits.into());
+            *kind = u8::from(value.is_entry()) | u8::from(!value.state().looks_over()) << 1;
+        }
+        Self(kinds)
+    }
+
+    #[inline(always)]
+    fn glance(&self, value: Value, service: u16, now: Tick) -> Glance {
+        let kind = self.0[usize::from(value.state_bits())];
+        let entries = u16::from(kind & 1);
+        let open = u16::from(kind >> 1) & u16::from(!value.deadline().is_past(now)) & entries;
+        Glance {
+            entries: entries.into(),
+            open: open.into(),
+            service: service & entries.wrapping_neg(),
+            backend: value.backend() & entries.wrapping_neg(),
+        }
+    }
+}
+
 /// The tables' memory: one for IPv4 connections to services of one port, and a wide one, with room for IPv6 addresses and for
 /// the VIP's port, for all others.
 #[derive(Debug)]
@@ -87,6 +128,21 @@ impl ConnectionTable {
             entries(self.narrow.shared()).map(move |(_, key, value)| Connection::narrow(key, value, now));
         let wide = entries(self.wide.shared()).map(move |(_, key, value)| Connection::wide(key, value, now));
         narrow.chain(wide)
+    }
+
+    /// Shows each way of the narrow table, then of the wide one, whether it has an entry or not: what counting needs of it,
+    /// found without a branch that depends on it, since in a table that is neither full nor empty no processor foresees
+    /// which ways are taken.
+    pub fn glance(&self, now: Tick, mut narrow: impl FnMut(Glance), mut wide: impl FnMut(Glance)) {
+        let kinds = Kinds::new();
+        for way in self.narrow.shared().iter().flat_map(Bucket::ways) {
+            let (key, value) = way.glance();
+            narrow(kinds.glance(value, ipv4_key_parts(key).2, now));
+        }
+        for way in self.wide.shared().iter().flat_map(Bucket::ways) {
+            let (key, value) = way.glance();
+            wide(kinds.glance(value, wide_key_parts(key).2, now));
+        }
     }
 
     /// Removes the entries whose time is over; how many.

@@ -28,7 +28,7 @@ pub use aya::programs::ProgramFd;
 
 pub use attach::Attachment;
 pub use clock::Clock;
-pub use connections::{Connection, ConnectionTable};
+pub use connections::{Connection, ConnectionTable, Glance};
 pub use counters::Counters;
 pub use ethtool::{ReceiveQueues, driver, merges_packets, queues_in_use, receive_queues, strips_vlan_tags};
 pub use explainer::{Blueprint, Explained, Explainer};

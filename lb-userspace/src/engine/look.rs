@@ -1,6 +1,6 @@
 //! What is shown of the running state.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::time::SystemTime;
@@ -11,20 +11,18 @@ use lb_common::tcp_state::{STATES, State};
 use super::Engine;
 use crate::api::Refusal;
 use crate::api::types::{
-    Backend, BackendState, Connection, ConnectionFilter, Connections, Counters, Health, Interface, Outcome,
-    Service, Status, Traffic,
+    Backend, BackendState, ConnectionFilter, Connections, Counters, Health, Interface, Outcome, Service,
+    Status, Traffic,
 };
 use crate::config;
 use crate::dataplane;
 use crate::desired_state::{DesiredBackend, is_of_site};
 use crate::health::TargetId;
 use crate::host_checks;
+use crate::listing::{self, Names};
 use crate::moment::Moment;
 use crate::observed_state::Observed;
 use crate::reconcile::{self, BackendIdentity, BackendKey, ServiceIdentity, ServiceKey, add, since};
-
-/// Connections that a listing shows unless it is told otherwise.
-const DEFAULT_LIMIT: usize = 1000;
 
 impl Engine {
     pub(super) fn look_at_status(&self) -> Status {
@@ -210,63 +208,20 @@ impl Engine {
             .dataplane
             .now()
             .map_err(|error| Refusal::Failed(error.to_string()))?;
-        let limit = filter.limit.unwrap_or(DEFAULT_LIMIT);
-        let mut found = Connections {
-            total: 0,
-            connections: Vec::new(),
-        };
-        let names = Names::of(self);
-        for connection in self
-            .dataplane
-            .connections()
-            .iter(now)
-            .filter(|connection| connection.ticks_left >= 0)
-        {
-            let Some(((key, service), backend)) = names.of_connection(&connection) else {
-                continue;
-            };
-            let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
-            let client = connection.client.ip();
-            if !fits(&filter.service, service)
-                || !fits(&filter.backend, backend)
-                || !fits(&filter.state, connection.state.name())
-                || filter.client.is_some_and(|wanted| wanted != client)
-            {
-                continue;
-            }
-            found.total += 1;
-            if found.connections.len() < limit {
-                found.connections.push(Connection {
-                    client,
-                    client_port: connection.client.port(),
-                    vip: key.vip,
-                    vip_port: if key.has_several_ports() {
-                        connection.vip_port
-                    } else {
-                        key.port
-                    },
-                    protocol: key.protocol,
-                    service: service.to_owned(),
-                    backend: backend.to_owned(),
-                    own_port: NonZeroU16::new(connection.own_port),
-                    state: connection.state.name().to_owned(),
-                    expires_seconds: self
-                        .dataplane
-                        .clock()
-                        .duration(connection.ticks_left.unsigned_abs())
-                        .as_secs(),
-                });
-            }
-        }
-        Ok(found)
+        Ok(listing::connections(
+            self.dataplane.connections(),
+            now,
+            self.dataplane.clock(),
+            &names(self),
+            filter,
+        ))
     }
 
     /// A filter that could never match is a mistake, not an empty list.
     fn check(&self, filter: &ConnectionFilter) -> Result<(), Refusal> {
-        let names = Names::of(self);
-        let services = names.services.into_values().map(|(_, name)| name);
-        known("service", filter.service.as_ref(), services)?;
-        known("backend", filter.backend.as_ref(), names.backends.into_values())?;
+        let names = names(self);
+        known("service", filter.service.as_ref(), names.services())?;
+        known("backend", filter.backend.as_ref(), names.backends())?;
         match &filter.state {
             Some(state) if !STATES.iter().any(|known| known.name() == state) => {
                 let states = STATES.map(State::name).join(", ");
@@ -298,34 +253,13 @@ impl Engine {
 }
 
 /// Names by number, of all that connections may name.
-struct Names<'a> {
-    services: HashMap<u16, (&'a ServiceKey, &'a str)>,
-    backends: HashMap<u16, &'a str>,
-}
-
-impl<'a> Names<'a> {
-    fn of(engine: &'a Engine) -> Self {
-        let services = || engine.identities.services();
-        let backends = services().flat_map(|(_, service)| service.backends.values());
-        Self {
-            services: services()
-                .map(|(key, service)| (service.number, (key, service.name.as_str())))
-                .collect(),
-            backends: backends
-                .map(|backend| (backend.id, backend.name.as_str()))
-                .collect(),
-        }
-    }
-
-    fn of_connection(
-        &self,
-        connection: &dataplane::Connection,
-    ) -> Option<((&'a ServiceKey, &'a str), &'a str)> {
-        Some((
-            *self.services.get(&connection.service)?,
-            self.backends.get(&connection.backend)?,
-        ))
-    }
+fn names(engine: &Engine) -> Names<'_> {
+    let services = || engine.identities.services();
+    let backends = services().flat_map(|(_, service)| service.backends.values());
+    Names::new(
+        services().map(|(key, service)| (service.number, key, service.name.as_str())),
+        backends.map(|backend| (backend.id, backend.name.as_str())),
+    )
 }
 
 fn known<'a>(

@@ -21,6 +21,7 @@
 //! | loss | [`Lab::lose`] |
 //! | a round trip time, reordering | `options.wan = Some(Wan { .. })` |
 //! | path MTU discovery | `options.client_mtu = 1280` |
+//! | many answers a second, of a size | `options.bodies`: nginx has them itself, on [`BODY_PORTS`] |
 //! | backends that answer nothing | [`Backends::Sinks`], [`Topology::sink`] |
 //!
 //! In the tests' crate there are besides: `lb_tests::frame_generator` (floods of spoofed frames), and in
@@ -62,7 +63,7 @@ pub use balancer::{Backend, Health, Service, Status, Traffic};
 pub use certificates::{CertificateAuthority, CertificateFiles};
 pub use command::{run, wait_for};
 pub use namespace::Namespace;
-pub use nginx::WebServer;
+pub use nginx::{BODY_PORTS, WebServer};
 pub use node::{NOBODY, NOBODY6, Node, SITE, VIP, VIP6};
 pub use options::{Binaries, LabOptions, Mode, Wan};
 pub use requests::{Answer, Requests};
@@ -168,6 +169,9 @@ impl Lab {
             web.configure(self.options.nginx_workers)?;
             if !self.options.balancer {
                 web.write_static_site(&site, network::has_ipv6())?;
+            }
+            if !self.options.bodies.is_empty() {
+                web.write_bodies(&site, &self.options.bodies)?;
             }
             self.start_web(node)?;
         }

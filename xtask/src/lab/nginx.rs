@@ -61,7 +61,9 @@ impl WebServer {
         ]
     }
 
-    /// Writes `nginx.conf`. It includes what has been handed over, which at first is nothing.
+    /// Writes `nginx.conf`. It includes what has been handed over, which at first is nothing, and [`write_bodies`]'s.
+    ///
+    /// [`write_bodies`]: Self::write_bodies
     pub fn configure(&self, workers: u32) -> anyhow::Result<()> {
         fs::create_dir_all(self.handed_over()).context("cannot make the web server's directory")?;
         let file = self.directory.join("nginx.conf");
@@ -81,6 +83,25 @@ impl WebServer {
             .replace("CERTIFICATE", &files.certificate.display().to_string())
             .replace("KEY", &files.key.display().to_string());
         fs::write(current.join("site.conf"), text).context("cannot write the site")
+    }
+
+    /// Lets nginx itself answer, from files and without a log, on ports of their own ([`BODY_PORTS`]) and for any name:
+    /// `/1024` is a body of 1,024 bytes, and so on
+    /// for each of these sizes. For measuring what stands before nginx.
+    pub fn write_bodies(&self, files: &CertificateFiles, sizes: &[usize]) -> anyhow::Result<()> {
+        let bodies = self.directory.join("bodies");
+        fs::create_dir_all(&bodies).context("cannot make the directory of bodies")?;
+        for size in sizes {
+            fs::write(bodies.join(size.to_string()), vec![b'x'; *size]).context("cannot write a body")?;
+        }
+        let [http, https] = BODY_PORTS;
+        let text = BODIES
+            .replace("DIRECTORY", &bodies.display().to_string())
+            .replace("HTTPS_PORT", &https.to_string())
+            .replace("HTTP_PORT", &http.to_string())
+            .replace("CERTIFICATE", &files.certificate.display().to_string())
+            .replace("KEY", &files.key.display().to_string());
+        fs::write(self.directory.join("bodies.conf"), text).context("cannot write the site of bodies")
     }
 }
 
@@ -111,6 +132,31 @@ http {
     client_max_body_size 0;
 
     include DIRECTORY/lb/current/site.conf*;
+    include DIRECTORY/bodies.conf*;
+}
+"#;
+
+/// Where [`WebServer::write_bodies`] are served: HTTP and HTTPS.
+pub const BODY_PORTS: [u16; 2] = [8000, 8443];
+
+/// Connections live as long as the client likes: what is measured is not opening them, unless the client wants that.
+const BODIES: &str = r#"# Written by `cargo xtask bench`.
+server {
+    listen HTTP_PORT backlog=4096;
+    listen HTTPS_PORT ssl backlog=4096;
+    ssl_certificate CERTIFICATE;
+    ssl_certificate_key KEY;
+    # Each handshake a whole one. Servers know no tickets of each other's: a client that always comes to the same one, without a
+    # balancer, would have less to do.
+    ssl_session_tickets off;
+    ssl_session_cache off;
+    keepalive_requests 100000000;
+    keepalive_time 1d;
+    keepalive_timeout 1h;
+    access_log off;
+    open_file_cache max=16 inactive=1h;
+    open_file_cache_valid 1h;
+    root DIRECTORY;
 }
 "#;
 

@@ -94,6 +94,9 @@ pub struct LabOptions {
     pub keep: bool,
     /// nginx worker processes on each web server. Default 1.
     pub nginx_workers: u32,
+    /// Sizes of bodies, in bytes, that nginx answers itself: see [`WebServer::write_bodies`](super::WebServer::write_bodies).
+    /// Default: none.
+    pub bodies: Vec<usize>,
     /// `[site] keepalive_time`. Default 5 s.
     pub keepalive_time: Duration,
     /// `[site] drain_timeout`. Default 15 s.
@@ -118,6 +121,7 @@ impl LabOptions {
             balancer: true,
             keep: false,
             nginx_workers: 1,
+            bodies: Vec::new(),
             keepalive_time: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(15),
             max_connections: 100_000,

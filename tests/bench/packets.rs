@@ -1,0 +1,100 @@
+//! What packets cost, and how large the programs are.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use anyhow::{Context as _, ensure};
+use aya::programs::ProgramFd;
+use lb_common::outcome::Outcome;
+use xtask::bench::experiment::{Reading, Sample, Turn};
+use xtask::bench::measurement::{Conditions, Unit};
+use xtask::bench::names::quantity;
+
+use crate::paths::{self, Path};
+use crate::repeater::Repeater;
+use crate::scene::{Scene, Setting};
+use crate::sizes::Sizes;
+
+/// After so many ticks half-open connections are over, and others are not.
+const LONG_AFTER: u16 = 100;
+
+/// Everything that it takes.
+pub struct Packets {
+    repeater: Repeater,
+    bare: ProgramFd,
+    scenes: HashMap<Setting, Scene>,
+    paths: Vec<Path>,
+    sizes: Sizes,
+}
+
+impl Packets {
+    /// Loads all programs and opens all connections: half a minute, or two.
+    pub fn set_up(quick: bool) -> anyhow::Result<Self> {
+        let mut repeater = Repeater::new()?;
+        let bare = repeater.load("bare")?;
+        let paths = paths::all(quick)?;
+        let mut scenes = HashMap::new();
+        for setting in paths.iter().filter_map(|path| path.scene) {
+            if let Entry::Vacant(vacant) = scenes.entry(setting) {
+                vacant.insert(Scene::load(setting, &mut repeater)?);
+            }
+        }
+        let (_, scene) = scenes.iter().next().context("nothing is measured")?;
+        let sizes = Sizes::of(&scene.dataplane)?;
+        Ok(Self {
+            repeater,
+            bare,
+            scenes,
+            paths,
+            sizes,
+        })
+    }
+
+    pub fn turns(&self) -> Vec<Turn> {
+        let paths = self.paths.iter().map(|path| path.turn.clone());
+        paths.chain(self.sizes.turns()).collect()
+    }
+
+    pub fn take(&mut self, turn: &Turn) -> anyhow::Result<Sample> {
+        if let Some(sample) = self.sizes.sample(turn) {
+            return Ok(sample);
+        }
+        let path = paths::find(&self.paths, turn)?;
+        // Where flows are many, a sample meets others than the one before.
+        let plan = path.plan.from(fastrand::u32(..));
+        let took = match (path.scene, path.expected) {
+            (Some(setting), Some(expected)) => {
+                let scene = self.scenes.get(&setting).context("the scene is not set up")?;
+                if path.opens {
+                    let long_after = scene.dataplane.now()?.after(LONG_AFTER);
+                    scene.dataplane.connections().sweep(long_after);
+                }
+                let before = count(scene, expected)?;
+                let took = scene.run(&mut self.repeater, plan, path.frames)?;
+                let came_to = count(scene, expected)? - before;
+                // A few of a million find no room in the table.
+                ensure!(
+                    came_to >= u64::from(path.frames) / 1000 * 998,
+                    "only {came_to} of {} packets came to {}",
+                    path.frames,
+                    expected.name()
+                );
+                took
+            }
+            _ => {
+                self.repeater.prepare(&self.bare, |_| Ok(plan))?;
+                self.repeater.run(path.frames)?
+            }
+        };
+        Ok(Sample {
+            readings: vec![Reading::new(quantity::TIME, Unit::Nanoseconds, took)],
+            conditions: Conditions::new().with("runner", "the kernel's, on one processor"),
+        })
+    }
+}
+
+fn count(scene: &Scene, outcome: Outcome) -> anyhow::Result<u64> {
+    let outcomes = scene.dataplane.counters().outcomes()?;
+    let found = outcomes.iter().find(|(other, _)| *other == outcome);
+    Ok(found.map_or(0, |(_, count)| *count))
+}
