@@ -69,7 +69,13 @@ fn judged(
     let watch = Watch::start(lab)?;
     let happened = fault(lab);
     let verdict = watch.end()?;
-    let happened = happened.with_context(|| format!("seen meanwhile: {:?}", verdict.failures()));
+    let happened = happened.with_context(|| {
+        let failed = probes_failed(lab).unwrap_or_default();
+        format!(
+            "seen meanwhile: {:?}; probes that failed last: {failed:#?}",
+            verdict.failures()
+        )
+    });
     // The next row begins with a lab that works, or says that it does not.
     let after = healthy(lab).and_then(|()| state(lab));
     happened?;
@@ -102,6 +108,20 @@ fn healthy(lab: &mut Lab) -> Result<()> {
         lab.start_lbd()?;
     }
     lab.wait_until_all_up(Duration::from_secs(10))
+}
+
+/// What `lbd` said last of backends that are down: on a machine with much else to do that may be why a row has failed.
+fn probes_failed(lab: &Lab) -> Result<Vec<String>> {
+    let log = site::log(lab)?;
+    let mut lines: Vec<_> = log
+        .lines()
+        .rev()
+        .filter(|line| line.contains("becomes down") || line.contains("is down"))
+        .take(4)
+        .map(str::to_owned)
+        .collect();
+    lines.reverse();
+    Ok(lines)
 }
 
 /// What must be as it was: the configuration in force, and what is pinned, by its kinds.

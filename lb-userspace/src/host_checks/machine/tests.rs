@@ -447,7 +447,9 @@ fn a_mount_is_told_from_a_directory() {
         assert_eq!(bpffs(place), Some(Bpffs::Missing));
         let path = place.display();
         // In a chroot the root is no mount: there others see it as well, while it is there.
-        sh(&format!("mount --make-rprivate / || true; mount -t bpf bpf {path}"));
+        sh(&format!(
+            "mount --make-rprivate / || true; mount -t bpf bpf {path}"
+        ));
         assert_eq!(bpffs(place), Some(Bpffs::Writable));
         sh(&format!("mount -o remount,ro {path}"));
         assert_eq!(bpffs(place), Some(Bpffs::ReadOnly));
