@@ -66,7 +66,7 @@ pub fn transfer(
 pub struct Connection(BufReader<TcpStream>);
 
 /// Nothing may take longer, if not [`Connection::set_patience`] says otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 impl Connection {
     /// Connects.
