@@ -5,7 +5,7 @@ use lb_common::abi::{Backend, Mode, Pressure};
 use lb_common::connection_table::{self as table, Home, Value, Way};
 use lb_common::family::{Ipv4, Ipv6, Keys};
 use lb_common::return_hop::{self, Hop, HopSlot};
-use lb_common::tcp_state::{Flags, Sender, State};
+use lb_common::tcp_state::{Flags, Sender, State, TimeoutClass};
 use lb_common::tick::Tick;
 use lb_common::wire::ethernet::Ethernet;
 use lb_common::word::Word as _;
@@ -144,6 +144,16 @@ pub fn note<const K: usize>(
     hop: Option<u16>,
 ) {
     let now = now();
+    // Nearly all packets are in the middle of an established connection, and change nothing.
+    let same_hop = if answers_are_seen(backend) {
+        hop.unwrap_or(value.hop())
+    } else {
+        GOES_ON
+    };
+    let deadline = now.after(backend.timeout(TimeoutClass::Established));
+    if flags.is_ordinary() && value == value.with(State::Established, same_hop, deadline) {
+        return;
+    }
     let (mut way, mut value) = (way, value);
     // The other direction may change the entry on another CPU at the same moment; a FIN must not get lost over that.
     for _ in 0..3 {

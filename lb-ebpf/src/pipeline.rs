@@ -370,7 +370,7 @@ pub fn to_backend<F: Path<K>, const K: usize>(
     let length = segment.network.length;
     let tunnels = backend.mode == Mode::Ipip as u8;
     let growth = if tunnels { overhead(backend) } else { 0 };
-    let mut route = Route::known(words(&backend.ethernet), backend.interface_index);
+    let mut route = Route::known(backend.ethernet, backend.interface_index);
     if backend.interface_index == 0 {
         route = leave_to_backend::<F, K>(context, segment, backend);
     }
@@ -656,15 +656,4 @@ pub fn leave(
         outcome,
         interface_index: route.interface_index,
     })
-}
-
-/// Addresses of a frame as words in memory order.
-#[inline(always)]
-pub fn words(bytes: &[u8; 12]) -> [u32; 3] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = *bytes;
-    [
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-        u32::from_ne_bytes([i, j, k, l]),
-    ]
 }
