@@ -277,8 +277,9 @@ pub struct Backend {
     pub port: [u8; 2],
     /// The VIP's port; 0: the packet's own.
     pub vip_port: [u8; 2],
-    /// Destination and source MAC address of a frame to the backend, as they come in the frame.
-    pub ethernet: [u8; 12],
+    /// Destination and source MAC address of a frame to the backend, as they come in the frame, in words: bytes would be
+    /// loaded one by one.
+    pub ethernet: [u32; 3],
     /// The interface to the backend; 0: unknown, the kernel is asked.
     pub interface_index: u32,
     /// What VIP → backend changes in the IPv4 header checksum.

@@ -58,6 +58,18 @@ impl Hop {
         }
     }
 
+    /// As two words.
+    #[inline(always)]
+    pub fn words(&self) -> (u64, u64) {
+        (self.neighbour, self.own)
+    }
+
+    /// From them.
+    #[inline(always)]
+    pub fn of_words(neighbour: u64, own: u64) -> Self {
+        Self { neighbour, own }
+    }
+
     /// The interface.
     #[inline(always)]
     pub fn interface_index(&self) -> u32 {

@@ -89,6 +89,13 @@ impl Flags {
     /// Of a datagram, which has none.
     pub const NONE: Self = Self(0);
 
+    /// Whether this says nothing about the connection as such: data, acknowledgments, and every datagram. An established
+    /// connection stays so.
+    #[inline(always)]
+    pub fn is_ordinary(self) -> bool {
+        self.0 & (Self::SYN | Self::FIN | Self::RST) == 0
+    }
+
     /// Whether the RST flag is set.
     #[inline(always)]
     pub fn resets(self) -> bool {

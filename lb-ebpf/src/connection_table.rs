@@ -2,18 +2,21 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::abi::{Backend, Mode, Pressure};
-use lb_common::connection_table::{self as table, Home, Value, Way};
+use lb_common::connection_table::{self as table, Home, Value};
 use lb_common::family::{Ipv4, Ipv6, Keys};
 use lb_common::return_hop::{self, Hop, HopSlot};
-use lb_common::tcp_state::{Flags, Sender, State};
+use lb_common::tcp_state::{Flags, Sender, State, TimeoutClass};
 use lb_common::tick::Tick;
 use lb_common::wire::ethernet::Ethernet;
 use lb_common::word::Word as _;
 
+use crate::global;
 use crate::maps::{
     CONNECTION_BUCKETS, CONNECTIONS, LEARN_RETURN_HOPS, PRESSURE, RETURN_HOP_TABLE, TABLE_SEED, TICK_SHIFT,
     WIDE_BUCKETS, WIDE_CONNECTIONS, element,
 };
+use crate::pipeline::Path;
+use crate::service_lookup::Tables;
 use crate::word::SharedWord;
 
 /// For how many ticks the table counts as flooded after it was, and answers without an entry are rewritten: about half a
@@ -131,36 +134,99 @@ pub fn pressure() -> Option<&'static Pressure<SharedWord>> {
     element(&PRESSURE, 0)
 }
 
-/// Notes a segment in its connection's entry: usually there is nothing to change, once a tick the deadline. `hop`: where
-/// it came from if from the client; 0 if that cannot be remembered, so that answers do not go where the client was before.
-/// Where answers are not seen nobody asks for it, and it counts the segments of a connection that is not established yet.
-#[inline(always)]
-pub fn note<const K: usize>(
-    home: &Home<'static, SharedWord, K>,
-    key: &[u64; K],
-    (way, value): (&'static Way<SharedWord, K>, Value),
-    backend: &Backend,
-    (sender, flags): (Sender, Flags),
-    hop: Option<u16>,
-) {
-    let now = now();
-    let (mut way, mut value) = (way, value);
-    // The other direction may change the entry on another CPU at the same moment; a FIN must not get lost over that.
-    for _ in 0..3 {
-        let (state, hop) = if answers_are_seen(backend) {
-            (value.state().after(sender, flags), hop.unwrap_or(value.hop()))
-        } else {
-            after_alone(value, flags, backend, now)
+/// What a packet says to its connection's entry, in a word: flags (8 bits), then whether a backend sent it, and in the upper half
+/// the hop that it came from if a client did.
+struct Seen(u32);
+
+const FROM_BACKEND: u32 = 1 << 8;
+const HOP_SHIFT: u32 = 16;
+
+impl Seen {
+    #[inline(always)]
+    fn new(sender: Sender, flags: Flags, hop: u16) -> Self {
+        let sender = match sender {
+            Sender::Client => 0,
+            Sender::Backend => FROM_BACKEND,
         };
-        let next = value.with(state, hop, now.after(backend.timeout(state.timeout_class())));
-        if next == value || way.update(value, next) {
-            return;
-        }
-        match home.find(key) {
-            Some(found) => (way, value) = found,
-            None => return,
+        Self(u32::from(flags.0) | sender | u32::from(hop) << HOP_SHIFT)
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> Flags {
+        Flags(self.0 as u8)
+    }
+
+    /// The state after it, and the hop that the client's last packet came from.
+    #[inline(always)]
+    fn after(&self, value: Value) -> (State, u16) {
+        if self.0 & FROM_BACKEND != 0 {
+            (value.state().after(Sender::Backend, self.flags()), value.hop())
+        } else {
+            let hop = (self.0 >> HOP_SHIFT) as u16;
+            (value.state().after(Sender::Client, self.flags()), hop)
         }
     }
+}
+
+/// Notes a segment in its connection's entry: usually there is nothing to change, once a tick the deadline. `hop`: where
+/// it came from if from the client; 0 if that cannot be remembered, so that answers do not go where the client was before. Of
+/// a backend's packet, the one that the entry has. Where answers are not seen nobody asks for it, and it counts the segments of a
+/// connection that is not established yet.
+#[inline(always)]
+pub fn note<F: Path<K>, const K: usize>(
+    key: [u64; K],
+    value: Value,
+    (tables, backend): (&Tables, &Backend),
+    (sender, flags): (Sender, Flags),
+    hop: u16,
+) {
+    let hop_after = if answers_are_seen(backend) { hop } else { GOES_ON };
+    let deadline = now().after(backend.timeout(TimeoutClass::Established));
+    // Nearly all packets are from the middle of an established connection.
+    if flags.is_ordinary() && value == value.with(State::Established, hop_after, deadline) {
+        return;
+    }
+    let seen = Seen::new(sender, flags, hop);
+    // The other direction may change the entry on another CPU at the same moment; a FIN must not get lost over that.
+    for _ in 0..3 {
+        if F::note_change(key, seen.0, tables.copy()) == 0 {
+            return;
+        }
+    }
+}
+
+/// [`note_change`] of an IPv4 connection to a service of one port.
+#[inline(always)]
+pub fn note_narrow(key: u64, seen: u32, copy: u32) -> u64 {
+    note_change::<Ipv4, 1>([key], seen, copy)
+}
+
+/// [`note_change`] of any other connection.
+#[inline(always)]
+pub fn note_wide(a: u64, b: u64, c: u64, seen: u32, copy: u32) -> u64 {
+    note_change::<Ipv6, 3>([a, b, c], seen, copy)
+}
+
+/// Changes an entry as a packet says ([`Seen`]), unless somebody else changes it at this moment (1).
+#[inline(always)]
+fn note_change<F: Table<K>, const K: usize>(key: [u64; K], seen: u32, copy: u32) -> u64 {
+    let (seen, now) = (Seen(seen), now());
+    let Some((way, value)) = F::home(&key).and_then(|home| home.find(&key)) else {
+        return 0;
+    };
+    let Some(backend) = Tables::of(copy)
+        .ok()
+        .and_then(|tables| tables.backend(value.backend()))
+    else {
+        return 0;
+    };
+    let (state, hop) = if answers_are_seen(backend) {
+        seen.after(value)
+    } else {
+        after_alone(value, seen.flags(), backend, now)
+    };
+    let next = value.with(state, hop, now.after(backend.timeout(state.timeout_class())));
+    u64::from(next != value && !way.update(value, next))
 }
 
 /// Whether the backend's answers come by here.
@@ -193,7 +259,14 @@ pub fn return_hop(frame: &Ethernet, interface_index: u32, known: u16) -> u16 {
     if known != 0 && known_hop(known) == hop {
         return known;
     }
-    return_hop::intern(&hop, hop_slot)
+    let (neighbour, own) = hop.words();
+    global::intern(neighbour, own) as u16
+}
+
+/// The number of a hop of which these are the words; see [`return_hop::intern`].
+#[inline(always)]
+pub fn intern(neighbour: u64, own: u64) -> u64 {
+    return_hop::intern(&Hop::of_words(neighbour, own), hop_slot).into()
 }
 
 /// The hop with a number.

@@ -20,7 +20,7 @@ use crate::forward::{How, Route, Verdict};
 use crate::maps::{FRAGMENTS, TICK_SHIFT};
 use crate::mtu::{self, Otherwise};
 use crate::packet::Packet;
-use crate::pipeline::{Path, Towards, leave, way_back, words};
+use crate::pipeline::{Path, Towards, leave, way_back};
 use crate::rewrite;
 use crate::service_lookup::Tables;
 
@@ -182,7 +182,7 @@ fn to_backend<F: Path<K>, const K: usize>(
 ) -> Result<Verdict, Outcome> {
     let tunnels = backend.mode == Mode::Ipip as u8;
     let growth = if tunnels { overhead(backend) } else { 0 };
-    let mut route = Route::known(words(&backend.ethernet), backend.interface_index);
+    let mut route = Route::known(backend.ethernet, backend.interface_index);
     if backend.interface_index == 0 {
         route = Route::other(How::Kernel);
     }

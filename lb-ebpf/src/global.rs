@@ -9,7 +9,8 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::family::{Ipv4, Ipv6};
 
 use crate::{
-    backend_choice, explain, forward, fragment, mtu, new_connection, own_ports, packet, pipeline, trace,
+    backend_choice, connection_table, explain, forward, fragment, mtu, new_connection, own_ports, packet,
+    pipeline, trace,
 };
 
 macro_rules! global {
@@ -34,6 +35,9 @@ global! {
     pick(copy: u32, number: u16, by_hash: u32, hash: u64) = backend_choice::pick;
     store(which: u32, key: u64, value: u64) = new_connection::store_narrow;
     store_wide(which: u32, a: u64, b: u64, c: u64, value: u64) = new_connection::store_wide;
+    note_change(key: u64, seen: u32, copy: u32) = connection_table::note_narrow;
+    note_change_wide(a: u64, b: u64, c: u64, seen: u32, copy: u32) = connection_table::note_wide;
+    intern(neighbour: u64, own: u64) = connection_table::intern;
     take_port(which: u64, low: u64, high: u64, owner: u64, now: u16) = own_ports::take::<Ipv4, 1>;
     take_port_wide(which: u64, low: u64, high: u64, owner: u64, now: u16) = own_ports::take::<Ipv6, 3>;
     give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) = own_ports::give_narrow;

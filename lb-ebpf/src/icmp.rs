@@ -25,7 +25,7 @@ use crate::forward::{How, Verdict};
 use crate::maps::{SERVICE_STATES, element};
 use crate::own_ports;
 use crate::packet::Packet;
-use crate::pipeline::{Towards, leave, way_back, words};
+use crate::pipeline::{Towards, leave, way_back};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
 use crate::untracked_answer::answers_without_entry;
@@ -296,7 +296,7 @@ fn to_backend<F: Icmp>(
         outcome: Outcome::IcmpToBackend,
         interface_index: backend.interface_index,
     };
-    let ethernet = words(&backend.ethernet);
+    let ethernet = backend.ethernet;
     if backend.mode == Mode::Ipip as u8 {
         let length = message.network.length;
         // An error is never answered with an error (RFC 1122 section 3.2.2).

@@ -44,6 +44,8 @@ pub trait Path<const K: usize>: Table<K> + Rewrite {
 
     /// [`crate::new_connection::store`].
     fn store(which: u32, key: [u64; K], value: u64) -> u64;
+    /// [`connection_table::note_change`].
+    fn note_change(key: [u64; K], seen: u32, copy: u32) -> u64;
     /// [`crate::own_ports::give`].
     fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64;
     /// [`fragment::note`].
@@ -64,6 +66,11 @@ impl Path<1> for Ipv4 {
     #[inline(always)]
     fn store(which: u32, [key]: [u64; 1], value: u64) -> u64 {
         global::store(which, key, value)
+    }
+
+    #[inline(always)]
+    fn note_change([key]: [u64; 1], seen: u32, copy: u32) -> u64 {
+        global::note_change(key, seen, copy)
     }
 
     #[inline(always)]
@@ -100,6 +107,11 @@ impl Path<3> for Ipv4 {
     }
 
     #[inline(always)]
+    fn note_change([a, b, c]: [u64; 3], seen: u32, copy: u32) -> u64 {
+        global::note_change_wide(a, b, c, seen, copy)
+    }
+
+    #[inline(always)]
     fn give_port(which: u32, low: u64, high: u64, owner: u64, now: u16) -> u64 {
         global::give_port_wide(which, low, high, owner, now)
     }
@@ -130,6 +142,11 @@ impl Path<3> for Ipv6 {
     #[inline(always)]
     fn store(which: u32, [a, b, c]: [u64; 3], value: u64) -> u64 {
         global::store_wide(which, a, b, c, value)
+    }
+
+    #[inline(always)]
+    fn note_change([a, b, c]: [u64; 3], seen: u32, copy: u32) -> u64 {
+        global::note_change_wide(a, b, c, seen, copy)
     }
 
     #[inline(always)]
@@ -291,12 +308,12 @@ fn from_client<F: Path<K>, const K: usize>(
             return Err(answer::<F, K>(context, Outcome::ResetBackendDown, 0));
         }
         let hop = if answers_are_seen(backend) {
-            Some(return_hop(context, segment, entry.1.hop()))
+            return_hop(context, segment, entry.1.hop())
         } else {
-            None
+            0
         };
         let seen = (Sender::Client, segment.transport.flags);
-        connection_table::note(&home, &key, entry, backend, seen, hop);
+        connection_table::note::<F, K>(key, entry.1, (tables, backend), seen, hop);
         let towards = Towards::of(entry.1);
         return to_backend(context, segment, tables, towards, backend, Outcome::ToBackend);
     }
@@ -370,7 +387,7 @@ pub fn to_backend<F: Path<K>, const K: usize>(
     let length = segment.network.length;
     let tunnels = backend.mode == Mode::Ipip as u8;
     let growth = if tunnels { overhead(backend) } else { 0 };
-    let mut route = Route::known(words(&backend.ethernet), backend.interface_index);
+    let mut route = Route::known(backend.ethernet, backend.interface_index);
     if backend.interface_index == 0 {
         route = leave_to_backend::<F, K>(context, segment, backend);
     }
@@ -498,8 +515,8 @@ fn from_backend<F: Path<K>, const K: usize>(
             return Err(Outcome::NotOurs);
         }
         let seen = (Sender::Backend, segment.transport.flags);
-        connection_table::note(&home, &key, entry, backend, seen, None);
         let (id, hop) = (membership.backend, entry.1.hop());
+        connection_table::note::<F, K>(key, entry.1, (tables, backend), seen, hop);
         return to_client(context, segment, tables, id, backend, &client, hop);
     }
     explain::note(Decision::FromBackend, membership.pack(), 0);
@@ -656,15 +673,4 @@ pub fn leave(
         outcome,
         interface_index: route.interface_index,
     })
-}
-
-/// Addresses of a frame as words in memory order.
-#[inline(always)]
-pub fn words(bytes: &[u8; 12]) -> [u32; 3] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = *bytes;
-    [
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-        u32::from_ne_bytes([i, j, k, l]),
-    ]
 }

@@ -85,11 +85,14 @@ impl Rewrite for Ipv6 {
         let mut header = packet
             .window_mut::<{ ipv6::LENGTH }>(ipv6::OFFSET)
             .ok_or(Outcome::Impossible)?;
-        if let Some(source) = source {
-            header.set::<[u64; 2], { offset_of!(Ipv6Hdr, src_addr) }>(source);
+        // Word by word: LLVM would have a function copy all of it, byte by byte.
+        if let Some([low, high]) = source {
+            header.set::<u64, { offset_of!(Ipv6Hdr, src_addr) }>(low);
+            header.set::<u64, { offset_of!(Ipv6Hdr, src_addr) + 8 }>(high);
         }
-        if let Some(destination) = destination {
-            header.set::<[u64; 2], { offset_of!(Ipv6Hdr, dst_addr) }>(destination);
+        if let Some([low, high]) = destination {
+            header.set::<u64, { offset_of!(Ipv6Hdr, dst_addr) }>(low);
+            header.set::<u64, { offset_of!(Ipv6Hdr, dst_addr) + 8 }>(high);
         }
         let hop_limit = header.field::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>();
         header.set::<u8, { offset_of!(Ipv6Hdr, hop_limit) }>(hop_limit.wrapping_sub(1));

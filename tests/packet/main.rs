@@ -29,6 +29,7 @@ mod one_sided;
 mod overload;
 mod own_ports;
 mod passed_fragments;
+mod path_cost;
 mod pool;
 mod pressure;
 mod race;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
             one_sided::cases(),
             own_ports::cases(),
             passed_fragments::cases(),
+            path_cost::cases(),
             unremembered::cases(),
             trace::cases(),
             why::cases(),

@@ -10,4 +10,5 @@ pub mod needs;
 pub mod parser_promises;
 pub mod programs;
 pub mod random_frames;
+pub mod recorded;
 pub mod rights;

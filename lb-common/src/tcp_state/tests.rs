@@ -311,3 +311,18 @@ fn names_are_unique() {
     let names: std::collections::HashSet<_> = STATES.iter().map(|state| state.name()).collect();
     assert_eq!(names.len(), STATES.len());
 }
+
+/// The program does not even ask then.
+#[test]
+fn an_ordinary_segment_leaves_an_established_connection_as_it_is() {
+    let ordinary: Vec<Flags> = all_flags().filter(|flags| flags.is_ordinary()).collect();
+    assert!(ordinary.contains(&ACK) && ordinary.contains(&Flags::NONE));
+    for flags in ordinary {
+        for sender in [Client, Backend] {
+            assert_eq!(Established.after(sender, flags), Established, "{flags:?}");
+        }
+        for later in [false, true] {
+            assert_eq!(Established.after_alone(flags, later), Established, "{flags:?}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{self, Outer, SLOTS_PER_LINE, SlotLine};
 use lb_common::checksum::{Delta, fold};
+use lb_common::wire::ethernet::{Ethernet, Mac};
 
 use super::{BackendEntry, Forwarding, ServiceEntry, SnapshotError};
 use crate::config::Ports;
@@ -78,11 +79,13 @@ pub(super) fn backend(
     } else {
         (Delta::ZERO, Delta::ZERO)
     };
-    let mut ethernet = [0; 12];
-    if let Some(hop) = &backend.next_hop {
-        ethernet[..6].copy_from_slice(&hop.destination_mac);
-        ethernet[6..].copy_from_slice(&hop.source_mac);
-    }
+    let ethernet = backend.next_hop.as_ref().map_or([0; 3], |hop| {
+        let frame = Ethernet {
+            destination: Mac::from_bytes(hop.destination_mac),
+            source: Mac::from_bytes(hop.source_mac),
+        };
+        frame.to_words()
+    });
     Ok(abi::Backend {
         address: abi::address(&octets(address)),
         vip: abi::address(&octets(service.vip)),
