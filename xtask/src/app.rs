@@ -68,13 +68,13 @@ struct App {
 pub enum HealthManner {
     /// 200, at once.
     Honest,
-    /// 200, after [`SLOW`].
+    /// 200, after a second, which is longer than a probe of the lab waits.
     Slow,
     /// 200 and 503 in turn.
     Fickle,
 }
 
-/// Longer than a probe of the lab waits.
+/// Longer than a probe of the lab waits ([`HealthManner::Slow`]).
 const SLOW: Duration = Duration::from_secs(1);
 
 impl HealthManner {
