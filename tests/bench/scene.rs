@@ -54,6 +54,8 @@ pub struct Setting {
 pub struct Scene {
     pub dataplane: Dataplane,
     setting: Setting,
+    /// The share of its connections that found a place in the table.
+    pub placed: f64,
     /// Keeps the tracing program where it is called.
     _tracer: Option<Tracer>,
 }
@@ -229,12 +231,13 @@ impl Scene {
             dataplane.trace(Some(&loaded.first()?))?;
             tracer = Some(loaded);
         }
-        let scene = Self {
+        let mut scene = Self {
             dataplane,
             setting,
+            placed: 1.0,
             _tracer: tracer,
         };
-        scene
+        scene.placed = scene
             .establish(repeater)
             .with_context(|| format!("{setting:?}"))?;
         Ok(scene)
@@ -246,12 +249,12 @@ impl Scene {
         repeater.run(frames)
     }
 
-    /// Opens the connections by whole handshakes, or exchanges of datagrams.
-    fn establish(&self, repeater: &mut Repeater) -> anyhow::Result<()> {
+    /// Opens the connections by whole handshakes, or exchanges of datagrams. Returns the share that found a place.
+    fn establish(&self, repeater: &mut Repeater) -> anyhow::Result<f64> {
         let setting = &self.setting;
         let flows = setting.established;
         if flows == 0 || setting.variant == Variant::Stateless {
-            return Ok(());
+            return Ok(1.0);
         }
         let talk = setting.talk()?;
         let opens = setting.plan(&talk.client_opens(), Way::In, flows)?;
@@ -292,7 +295,7 @@ impl Scene {
             established >= flows as usize / 1000 * 998,
             "only {established} of {flows} connections could be opened"
         );
-        Ok(())
+        Ok((established as f64 / f64::from(flows)).min(1.0))
     }
 
     /// Has each new connection answered by the backend that it went to.

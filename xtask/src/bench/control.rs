@@ -224,14 +224,7 @@ mod tests {
 
     #[test]
     fn a_thousand_services_have_four_backends_each() {
-        let binaries = Binaries {
-            lbd: "lbd".into(),
-            lbctl: "lbctl".into(),
-            xtask: "xtask".into(),
-            veth_pass: "veth_pass".into(),
-            decapsulate: "decapsulate".into(),
-        };
-        let text = |weighted| lab_options(&binaries, weighted, 7).more_services;
+        let text = |weighted| lab_options(&Binaries::unbuilt(), weighted, 7).more_services;
         let one = text(1);
         assert_eq!(one.matches("[[service]]").count(), 1000);
         assert_eq!(one.matches("[[service.backend]]").count(), 4000);

@@ -161,18 +161,25 @@ pub(super) fn check_prefix(prefix: &str) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    pub(in super::super) fn options() -> LabOptions {
-        let binaries = Binaries {
+impl Binaries {
+    /// For options that nobody brings up.
+    pub(crate) fn unbuilt() -> Self {
+        Self {
             lbd: "lbd".into(),
             lbctl: "lbctl".into(),
             xtask: "xtask".into(),
             veth_pass: "veth_pass".into(),
             decapsulate: "decapsulate".into(),
-        };
-        LabOptions::new("lb-t", binaries)
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn options() -> LabOptions {
+        LabOptions::new("lb-t", Binaries::unbuilt())
     }
 
     #[test]
