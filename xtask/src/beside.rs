@@ -1,6 +1,7 @@
 //! A process that runs beside the work of this one, in the time that it leaves, and is shown when it has ended.
 
 use std::{
+    fmt::Display,
     fs,
     io::Read,
     os::unix::process::CommandExt,
@@ -40,11 +41,13 @@ impl Beside {
             .stdin(Stdio::null())
             .stdout(Stdio::from(to))
             .stderr(Stdio::from(to_as_well));
+        let has_niceness_of_its_own = sessions_have_niceness();
         // SAFETY: setsid(2), prctl(2) and setpriority(2) are async-signal-safe, and nothing else is called.
         unsafe {
-            command.pre_exec(|| {
-                // The kernel shares time among sessions first, and only within each by niceness (sched(7), autogroup).
-                setsid()?;
+            command.pre_exec(move || {
+                if has_niceness_of_its_own {
+                    setsid()?;
+                }
                 nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
                 libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
                 Ok(())
@@ -55,8 +58,10 @@ impl Beside {
             .with_context(|| format!("cannot start {}", process::shown(command)))?;
         // The command holds the writing ends of the pipe, which would never end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        // Where there are no autogroups niceness is all there is.
-        let _ = fs::write(format!("/proc/{}/autogroup", child.id()), NICENESS.to_string());
+        if has_niceness_of_its_own {
+            // It may have ended already.
+            let _ = fs::write(autogroup_of(child.id()), NICENESS.to_string());
+        }
         let printed = thread::spawn(move || {
             let mut text = String::new();
             from.read_to_string(&mut text).map(|_| text)
@@ -90,6 +95,24 @@ impl Drop for Beside {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Where the kernel shows and takes a session's niceness. It shares time among sessions first, and only within each by
+/// the niceness of processes (sched(7), "The autogroup feature").
+fn autogroup_of(process: impl Display) -> String {
+    format!("/proc/{process}/autogroup")
+}
+
+/// Whether a session may be nice as a whole. Where it may not, a session of its own would get as much time as all tests.
+fn sessions_have_niceness() -> bool {
+    let Ok(ours) = fs::read_to_string(autogroup_of("self")) else {
+        return false;
+    };
+    // As in `/autogroup-25 nice 0`. Writing what is there changes nothing.
+    ours.trim_end()
+        .rsplit(' ')
+        .next()
+        .is_some_and(|niceness| fs::write(autogroup_of("self"), niceness).is_ok())
 }
 
 #[cfg(test)]

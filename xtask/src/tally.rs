@@ -19,6 +19,8 @@ pub struct Tally {
     pub skipped: u64,
     /// What was printed about those that failed.
     pub failures: String,
+    /// The names of those that failed.
+    pub failed_tests: Vec<String>,
 }
 
 impl Tally {
@@ -41,6 +43,7 @@ impl Tally {
                 .context("cannot pass on the tests' output")?;
             let text = String::from_utf8_lossy(&line);
             is_about_failures |= text.trim_end() == "failures:";
+            tally.failed_tests.extend(failed_test(&text));
             if let Some(result) = Self::of_line(&text) {
                 is_about_failures = false;
                 tally = tally + result;
@@ -66,9 +69,20 @@ impl Tally {
             passed: count("passed")?,
             failed: count("failed")?,
             skipped: count("ignored")?,
-            failures: String::new(),
+            ..Self::default()
         })
     }
+}
+
+/// Reads `test NAME ... FAILED`.
+fn failed_test(line: &str) -> Option<String> {
+    let name = line
+        .trim_end()
+        .strip_prefix("test ")?
+        .strip_suffix("FAILED")?
+        .trim_end()
+        .strip_suffix(" ...")?;
+    Some(name.trim_end().to_owned())
 }
 
 impl Add for Tally {
@@ -80,6 +94,7 @@ impl Add for Tally {
             failed: self.failed + other.failed,
             skipped: self.skipped + other.skipped,
             failures: self.failures + &other.failures,
+            failed_tests: [self.failed_tests, other.failed_tests].concat(),
         }
     }
 }
@@ -96,7 +111,7 @@ mod tests {
 
     #[test]
     fn result_lines_add_up_and_others_do_not_count() {
-        let output = "running 2 tests\ntest a ... ok\n\
+        let output = "running 2 tests\ntest a ... ok\ntest b::c    ... FAILED\n\
                       test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
                       3 passed; 9 failed\n\
                       failures:\n---- b ----\nit is red\n\
@@ -111,6 +126,7 @@ mod tests {
                 failed: 2,
                 skipped: 1,
                 failures: "failures:\n---- b ----\nit is red\n".to_owned(),
+                failed_tests: vec!["b::c".to_owned()],
             }
         );
     }

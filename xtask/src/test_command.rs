@@ -35,6 +35,9 @@ pub struct Args {
     kernels: bool,
     /// Run only the tests whose name contains this
     filter: Option<String>,
+    /// Run only the test of exactly that name
+    #[arg(long, requires = "filter")]
+    exact: bool,
 }
 
 impl Args {
@@ -45,6 +48,7 @@ impl Args {
             full,
             kernels: false,
             filter: None,
+            exact: false,
         }
     }
 }
@@ -101,6 +105,97 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         };
         return kernels::run(options, &harnesses()?, &objects.directory);
     }
+    let outcome = run_suites(suites(args, &objects)?)?;
+    Ok(interrupt::received().unwrap_or_else(|| outcome.report()))
+}
+
+/// What became of the suites, by name.
+#[derive(Debug, Default)]
+pub struct Outcome(Vec<(String, Tally)>);
+
+/// More that fail are not explained by what else the machine had to do.
+const MOST_AGAIN: usize = 5;
+
+impl Outcome {
+    /// Runs every suite.
+    ///
+    /// # Errors
+    /// When the tests could not be run.
+    pub fn of_all_suites(full: bool) -> Result<Self> {
+        let objects = ebpf::build(&ebpf::Options::default())?;
+        run_suites(suites(&Args::all_suites(full), &objects)?)
+    }
+
+    /// Runs the tests that failed once more, each alone, and counts what they do now; says of each what it did. To be
+    /// called when nothing else runs any more: what they said beside other work may say more about that.
+    ///
+    /// # Errors
+    /// When they could not be run.
+    pub fn run_failed_again(&mut self, full: bool) -> Result<()> {
+        let failed: usize = self.0.iter().map(|(_, tally)| tally.failed_tests.len()).sum();
+        if failed > MOST_AGAIN {
+            println!("{failed} tests failed: too many to run them again");
+            return Ok(());
+        }
+        for (suite, tally) in &mut self.0 {
+            for test in tally.failed_tests.clone() {
+                println!("== again, alone: {suite}: {test}");
+                let args = Args {
+                    only: vec![suite.clone()],
+                    filter: Some(test.clone()),
+                    exact: true,
+                    ..Args::all_suites(full)
+                };
+                let objects = ebpf::build(&ebpf::Options::default())?;
+                let again = run_suites(suites(&args, &objects)?)?.total();
+                if again.failed == 0 && again.passed == 1 {
+                    tally.failed = tally.failed.saturating_sub(1);
+                    tally.passed += 1;
+                    tally.failures += &format!("{suite}: {test}: passed when it ran again, alone\n");
+                } else {
+                    tally.failures += &again.failures;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a failure of something that is no suite.
+    pub fn add_failure(&mut self, name: &str, failure: &str) {
+        let tally = Tally {
+            failed: 1,
+            failures: format!("{name}: {failure}\n"),
+            ..Tally::default()
+        };
+        self.0.push((name.to_owned(), tally));
+    }
+
+    fn total(self) -> Tally {
+        self.0.into_iter().map(|(_, tally)| tally).sum()
+    }
+
+    /// Prints what failed, and how many did what: the last lines of a run.
+    pub fn report(self) -> ExitCode {
+        let Tally {
+            passed,
+            failed,
+            skipped,
+            failures,
+            ..
+        } = self.total();
+        // Once more: by now it is far up.
+        print!("{failures}");
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        if failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The suites that are asked for, built and ready to start.
+fn suites(args: &Args, objects: &EbpfArtifacts) -> Result<Vec<(String, Command)>> {
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
 
     let mut suites = Vec::new();
@@ -111,7 +206,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.only.is_empty() || args.only.iter().any(|only| only != UNIT) {
         let harnesses = harnesses()?;
         check_names(&args.only, &harnesses)?;
-        let mut environment = harness_environment(args, &objects, wanted(PACKAGING))?;
+        let mut environment = harness_environment(args, objects, wanted(PACKAGING))?;
         if wanted(LIFECYCLE) {
             let other = userspace::build_with_other_layout()?;
             environment.push((OTHER_LBD.to_owned(), other.display().to_string()));
@@ -122,7 +217,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             suites.push((harness.name.clone(), command));
         }
     }
-    run_suites(suites)
+    Ok(suites)
 }
 
 /// Builds the programs under test, and says where they are.
@@ -155,30 +250,18 @@ fn harness_environment(args: &Args, objects: &EbpfArtifacts, packed: bool) -> Re
         .collect())
 }
 
-fn run_suites(suites: Vec<(String, Command)>) -> Result<ExitCode> {
+fn run_suites(suites: Vec<(String, Command)>) -> Result<Outcome> {
     interrupt::forward_to_child()?;
-    let mut total = Tally::default();
+    let mut outcome = Outcome::default();
     for (name, mut command) in suites {
-        total = total + run_suite(&name, &mut command)?;
-        if let Some(code) = interrupt::received() {
+        let tally = run_suite(&name, &mut command)?;
+        if interrupt::received().is_some() {
             eprintln!("interrupted in {name}");
-            return Ok(code);
+            break;
         }
+        outcome.0.push((name, tally));
     }
-    let Tally {
-        passed,
-        failed,
-        skipped,
-        failures,
-    } = total;
-    // Once more: by now it is far up.
-    print!("{failures}");
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(outcome)
 }
 
 /// A suite that ends badly counts as a failure even if it could not say so (it crashed, or did not compile).
@@ -219,7 +302,9 @@ fn unit_tests(args: &Args) -> Command {
 fn harness_arguments(args: &Args) -> Vec<String> {
     // They would see a pipe, and use no colour.
     let color = stdout().is_terminal().then(|| "--color=always".to_owned());
-    color.into_iter().chain(args.filter.clone()).collect()
+    let exact = args.exact.then(|| "--exact".to_owned());
+    let options = color.into_iter().chain(exact);
+    options.chain(args.filter.clone()).collect()
 }
 
 /// Builds the harnesses. The other packages are named only so that cargo chooses the same features of shared
