@@ -46,6 +46,14 @@ pub struct Place {
     pub right: u32,
 }
 
+/// A cache line.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// What is in it.
+    pub words: [u64; 8],
+}
+
 /// The offset of an IPv4 packet's source address in a frame.
 pub const SOURCE: u32 = 26;
 /// The offset of its destination address.

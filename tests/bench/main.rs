@@ -21,6 +21,7 @@ mod forwarding;
 mod frame;
 #[path = "../packet/kind.rs"]
 mod kind;
+mod one_line;
 mod packets;
 mod paths;
 #[path = "../packet/pool.rs"]

@@ -10,7 +10,8 @@ use xtask::bench::experiment::{Reading, Sample, Turn};
 use xtask::bench::measurement::{Conditions, Unit};
 use xtask::bench::names::quantity;
 
-use crate::paths::{self, Path};
+use crate::one_line::OneLine;
+use crate::paths::{self, Path, Subject};
 use crate::repeater::Repeater;
 use crate::scene::{Scene, Setting};
 use crate::sizes::Sizes;
@@ -22,6 +23,8 @@ const LONG_AFTER: u16 = 100;
 pub struct Packets {
     repeater: Repeater,
     bare: ProgramFd,
+    /// By the connections that a table would be made for.
+    one_line: HashMap<u32, OneLine>,
     scenes: HashMap<Setting, Scene>,
     paths: Vec<Path>,
     sizes: Sizes,
@@ -34,9 +37,20 @@ impl Packets {
         let bare = repeater.load("bare")?;
         let paths = paths::all(quick)?;
         let mut scenes = HashMap::new();
-        for setting in paths.iter().filter_map(|path| path.scene) {
-            if let Entry::Vacant(vacant) = scenes.entry(setting) {
-                vacant.insert(Scene::load(setting, &mut repeater)?);
+        let mut one_line = HashMap::new();
+        for path in &paths {
+            match path.subject {
+                Subject::Bare => {}
+                Subject::OneLine { connections } => {
+                    if let Entry::Vacant(vacant) = one_line.entry(connections) {
+                        vacant.insert(OneLine::load(connections)?);
+                    }
+                }
+                Subject::Scene(setting, _) => {
+                    if let Entry::Vacant(vacant) = scenes.entry(setting) {
+                        vacant.insert(Scene::load(setting, &mut repeater)?);
+                    }
+                }
             }
         }
         let (_, scene) = scenes.iter().next().context("nothing is measured")?;
@@ -44,6 +58,7 @@ impl Packets {
         Ok(Self {
             repeater,
             bare,
+            one_line,
             scenes,
             paths,
             sizes,
@@ -62,8 +77,17 @@ impl Packets {
         let path = paths::find(&self.paths, turn)?;
         // Where flows are many, a sample meets others than the one before.
         let plan = path.plan.from(fastrand::u32(..));
-        let took = match (path.scene, path.expected) {
-            (Some(setting), Some(expected)) => {
+        let took = match path.subject {
+            Subject::Bare => {
+                self.repeater.prepare(&self.bare, |_| Ok(plan))?;
+                self.repeater.run(path.frames)?
+            }
+            Subject::OneLine { connections } => {
+                let one_line = self.one_line.get(&connections).context("it is not loaded")?;
+                self.repeater.prepare(&one_line.program, |_| Ok(plan))?;
+                self.repeater.run(path.frames)?
+            }
+            Subject::Scene(setting, expected) => {
                 let scene = self.scenes.get(&setting).context("the scene is not set up")?;
                 if path.opens {
                     let long_after = scene.dataplane.now()?.after(LONG_AFTER);
@@ -80,10 +104,6 @@ impl Packets {
                     expected.name()
                 );
                 took
-            }
-            _ => {
-                self.repeater.prepare(&self.bare, |_| Ok(plan))?;
-                self.repeater.run(path.frames)?
             }
         };
         Ok(Sample {

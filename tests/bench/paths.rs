@@ -16,15 +16,23 @@ use crate::variant::Variant;
 /// A turn, and how it is taken.
 pub struct Path {
     pub turn: Turn,
-    /// `None`: the bare program's.
-    pub scene: Option<Setting>,
+    pub subject: Subject,
     pub plan: Plan,
-    /// What should become of the frames; nothing is asked of the bare program.
-    pub expected: Option<Outcome>,
     /// Of one sample.
     pub frames: u32,
     /// Whether it fills the table with half-open connections, which have to be taken out before the next one.
     pub opens: bool,
+}
+
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject {
+    /// The program that does nothing.
+    Bare,
+    /// The one that looks at a single line of as many as a table for so many connections has.
+    OneLine { connections: u32 },
+    /// The balancer's, in a scene, and what should become of the frames.
+    Scene(Setting, Outcome),
 }
 
 /// Frames of a sample, where it makes no difference.
@@ -42,7 +50,7 @@ pub fn all(quick: bool) -> anyhow::Result<Vec<Path>> {
         quick,
         paths: Vec::new(),
     };
-    paths.bare()?;
+    paths.floors()?;
     for (ipv4, tcp) in [(true, true), (false, true), (true, false), (false, false)] {
         for mode in [Mode::Nat, Mode::FullNat, Mode::Dsr, Mode::Ipip] {
             // UDP differs from TCP in what is done about states and checksums, whatever the mode.
@@ -96,25 +104,33 @@ impl Paths {
         self.paths.push(Path {
             turn,
             plan: setting.plan(&frame, way, flows)?,
-            scene: Some(setting),
-            expected: Some(expected),
+            subject: Subject::Scene(setting, expected),
             frames,
             opens,
         });
         Ok(())
     }
 
-    fn bare(&mut self) -> anyhow::Result<()> {
-        let setting = Setting::new(Mode::Nat, true, true);
-        let frame = setting.talk()?.client_says(b"");
-        self.paths.push(Path {
-            turn: Turn::new(BARE, candidate::BARE),
-            scene: None,
-            plan: setting.plan(&frame, Way::In, 1)?,
-            expected: None,
-            frames: FRAMES,
-            opens: false,
-        });
+    /// What does less than any balancer, and what is not ours.
+    fn floors(&mut self) -> anyhow::Result<()> {
+        let reference = |turn, subject, flows| {
+            let setting = Setting::new(Mode::Nat, true, true);
+            let frame = setting.talk()?.client_says(b"");
+            anyhow::Ok(Path {
+                turn,
+                subject,
+                plan: setting.plan(&frame, Way::In, flows)?,
+                frames: FRAMES,
+                opens: false,
+            })
+        };
+        let bare = Turn::new(BARE, candidate::BARE);
+        self.paths.push(reference(bare, Subject::Bare, 1)?);
+        for (flows, connections) in [(1, MOST), (MANY, MOST), (MOST, MOST), (HUGE, HUGE_ROOM)] {
+            let turn = Turn::new(row("IPv4", "TCP", ESTABLISHED, flows), candidate::ONE_LINE);
+            let subject = Subject::OneLine { connections };
+            self.paths.push(reference(turn, subject, flows)?);
+        }
         let nat = |ipv4| Setting::new(Mode::Nat, ipv4, true);
         for (ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
             let turn = Turn::new(row(family, "TCP", NOT_OURS, 1), candidate::NAT);

@@ -28,7 +28,7 @@ const FORGOTTEN: Duration = Duration::from_secs(20);
 
 fn under_load() -> Result<()> {
     let lab = site::up("lb-t-trace")?;
-    let load = Wrk::start(&lab, 40)?;
+    let load = Wrk::until_told(&lab)?;
     let outcomes = of_the_load(&lab)?;
     one_at_a_time(&lab)?;
     refusals_only(&lab)?;
@@ -36,7 +36,7 @@ fn under_load() -> Result<()> {
         let said = lbctl(&lab, &["trace", "--count", "10"])?;
         ensure!(said.code == 0 && said.out.lines().count() == 10, "{said:?}");
     }
-    let figures = load.end()?;
+    let figures = load.stop()?;
     ensure!(
         figures.errors.is_empty() && figures.requests > 100,
         "{figures:?}; {}",

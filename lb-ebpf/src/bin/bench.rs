@@ -9,12 +9,14 @@
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use aya_ebpf::bindings::xdp_action;
+    use aya_ebpf::Global;
+    use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
     use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
     use aya_ebpf::macros::{map, xdp};
-    use aya_ebpf::maps::{PerCpuArray, ProgramArray};
+    use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
     use aya_ebpf::programs::XdpContext;
-    use lb_common::bench::{LENGTH, Plan, WORDS};
+    use lb_common::bench::{LENGTH, Line, PORTS, Plan, SOURCE, WORDS};
+    use lb_common::hash::{Seed, scale_high};
 
     /// One element for each CPU, set by the runner.
     #[map]
@@ -23,10 +25,44 @@ mod program {
     #[map]
     static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+    /// As many lines as a table of connections has buckets, in the same kind of memory; all zero.
+    #[map]
+    static LINES: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+    /// How many there are.
+    #[unsafe(no_mangle)]
+    static LINE_COUNT: Global<u32> = Global::new(1);
+    /// Chooses among them.
+    #[unsafe(no_mangle)]
+    static LINE_SEED: Global<Seed> = Global::new(Seed::new(0));
+
     /// The floor: what the runner, the wrapper and a tail call take.
     #[xdp]
     pub fn bare(_: XdpContext) -> u32 {
         xdp_action::XDP_TX
+    }
+
+    /// The least that any table of connections takes: a hash of the client's address and ports, and a look at one line of
+    /// memory.
+    #[xdp]
+    pub fn one_line(context: XdpContext) -> u32 {
+        let frame = context.data();
+        if frame + LENGTH > context.data_end() {
+            return xdp_action::XDP_ABORTED;
+        }
+        // SAFETY: the frame is long enough, and the kernel knows where unaligned accesses to it are allowed.
+        let (client, ports) = unsafe {
+            (
+                *((frame + SOURCE as usize) as *const u32),
+                *((frame + PORTS as usize) as *const u32),
+            )
+        };
+        let key = u64::from(client) << 32 | u64::from(ports);
+        let hash = LINE_SEED.load().hash(&[key]);
+        match LINES.get(scale_high(hash, LINE_COUNT.load())) {
+            // All of them are: what the processor does not know until it has read it.
+            Some(line) if line.words[0] == 0 => xdp_action::XDP_TX,
+            _ => xdp_action::XDP_ABORTED,
+        }
     }
 
     /// Writes the frame anew, of the next flow, and calls the program under test.

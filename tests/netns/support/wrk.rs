@@ -52,15 +52,20 @@ impl Wrk {
         Ok(Self(wrk.spawn().context("cannot start wrk")?))
     }
 
-    /// The same, for as long as it takes: until [`Self::stop_without_errors`].
+    /// The same, for as long as it takes: until [`Self::stop`].
     pub(crate) fn until_told(lab: &Lab) -> Result<Self> {
         Self::start(lab, FOR_EVER)
     }
 
-    /// Ends it: nothing may have gone wrong.
-    pub(crate) fn stop_without_errors(self) -> Result<Figures> {
+    /// Ends it.
+    pub(crate) fn stop(self) -> Result<Figures> {
         kill(Pid::from_raw(i32::try_from(self.0.id())?), Signal::SIGINT)?;
-        self.end_without_errors()
+        self.end()
+    }
+
+    /// The same, and nothing may have gone wrong.
+    pub(crate) fn stop_without_errors(self) -> Result<Figures> {
+        self.stop()?.without_errors()
     }
 
     /// Waits for its end.
@@ -77,9 +82,14 @@ impl Wrk {
 
     /// The same, and nothing may have gone wrong.
     pub(crate) fn end_without_errors(self) -> Result<Figures> {
-        let figures = self.end()?;
-        ensure!(figures.errors.is_empty() && figures.requests > 100, "{figures:?}");
-        Ok(figures)
+        self.end()?.without_errors()
+    }
+}
+
+impl Figures {
+    fn without_errors(self) -> Result<Self> {
+        ensure!(self.errors.is_empty() && self.requests > 100, "{self:?}");
+        Ok(self)
     }
 }
 

@@ -5,10 +5,14 @@
 pub mod candidate {
     /// Does nothing but send the frame back, in the same runner.
     pub const BARE: &str = "bare program";
+    /// Does nothing but hash the addresses and read a single line of as much memory as the table of connections takes.
+    pub const ONE_LINE: &str = "hash, read one line";
     /// Does nothing but redirect the frame, through the same veths.
     pub const BARE_REDIRECT: &str = "bare redirect";
     /// From the client to the web servers, without a balancer, with as many servers and workers.
     pub const DIRECT: &str = "direct";
+    /// The same, through interfaces of the balancer's host that its program is attached to, which passes them.
+    pub const PASSED: &str = "direct, XDP attached";
     /// Destination rewritten, the way back leads through the balancer.
     pub const NAT: &str = "nat";
     /// Source rewritten as well.

@@ -31,6 +31,7 @@ pub(super) fn page(report: &Report) -> Result<String> {
          ratio, and only of what was measured alike.</p>\n<h2>What must be reached</h2>\n",
     );
     page.push_str(&table(&tables::of_targets(&report.measurements), class_of_target));
+    let _ = writeln!(page, "<p>{}</p>", escaped(tables::FLOOR));
     for section in Section::ALL {
         let lines = tables::of_section(section, &report.measurements);
         if lines.lines.is_empty() {

@@ -6,6 +6,11 @@ use super::super::names::candidate;
 use super::super::packet_rows;
 use super::super::targets::{self, Bound, Target};
 
+/// What the column of that name is, for whoever reads the table of targets.
+pub(super) const FLOOR: &str = "Floor: of packets, a program that hashes the client's address and port, reads one line of as much memory \
+    as the table of connections takes, and does nothing else; of a site, direct connections through interfaces that the \
+    balancer's program is attached to, which passes them.";
+
 /// A table: a heading for each column, and as many cells in each line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
@@ -17,13 +22,17 @@ pub(super) struct Table {
 
 /// What had to be reached.
 pub(super) fn of_targets(measurements: &[Measurement]) -> Table {
-    let headings = ["", "must", "aim", "measured", "spread", "samples", ""];
+    let headings = ["", "must", "aim", "measured", "spread", "samples", "floor", ""];
     let targets = targets::all();
     let lines = targets.iter().map(|target| {
         let verdict = target.judge(measurements);
         let [measured, spread, samples] = verdict.figure().map_or_else(Default::default, |figure| {
             [number(figure.median), spread(figure), figure.count.to_string()]
         });
+        let floor = target
+            .floor
+            .as_ref()
+            .and_then(|floor| floor.of(measurements).ok());
         vec![
             target.title.clone(),
             limit(target, target.must),
@@ -31,6 +40,7 @@ pub(super) fn of_targets(measurements: &[Measurement]) -> Table {
             measured,
             spread,
             samples,
+            floor.map_or_else(String::new, |floor| number(floor.median)),
             verdict.to_string(),
         ]
     });

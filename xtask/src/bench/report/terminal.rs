@@ -16,7 +16,12 @@ pub(super) fn text(report: &Report) -> String {
         }
     }
     let targets = tables::of_targets(&report.measurements);
-    let _ = writeln!(text, "What must be reached\n{}\n", drawn(targets));
+    let _ = writeln!(
+        text,
+        "What must be reached\n{}\n{}\n",
+        drawn(targets),
+        tables::FLOOR
+    );
     for (name, value) in report.machine.facts() {
         let _ = writeln!(text, "{name}: {value}");
     }

@@ -84,7 +84,7 @@ impl Candidate {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Direct => names::DIRECT,
-            Self::Passed => "direct, XDP attached",
+            Self::Passed => names::PASSED,
             Self::Ours(Mode::Nat) => names::NAT,
             Self::Ours(Mode::FullNat) => names::FULL_NAT,
             Self::Ours(Mode::Dsr) => names::DSR,
