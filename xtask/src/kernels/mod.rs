@@ -51,7 +51,7 @@ const SUITES: [&str; 2] = ["kernel", "packet"];
 const SAMPLE: usize = 19;
 /// What even so takes too long: many packets.
 const LONG: [&str; 4] = ["race::", "random::", "overload::", "limited_in_rate"];
-/// When a guest is given up; with all tests it may take much longer.
+/// When a guest is given up; with all tests it may take much longer, and a filter may leave all of them.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 const FULL_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
@@ -96,7 +96,11 @@ pub fn run(options: Options<'_>, harnesses: &[Executable], objects: &Path) -> Re
                 .with_context(|| format!("cargo built no harness {suite}"))?;
             let started = Instant::now();
             let image = image::build(&unpacked, &plan(harness, options, objects)?)?;
-            let limit = if options.full { FULL_LIMIT } else { LIMIT };
+            let limit = if options.full || options.filter.is_some() {
+                FULL_LIMIT
+            } else {
+                LIMIT
+            };
             let tally = machine::run(&unpacked, &image, limit, stdout().lock())?;
             results.ended(&unpacked.package, suite, tally, started.elapsed());
             if let Some(code) = interrupt::received() {

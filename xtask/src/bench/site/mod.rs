@@ -71,7 +71,7 @@ impl Load {
     fn candidates(self, topology: Topology, quick: bool) -> Vec<Candidate> {
         use Candidate::{Direct, HaProxy, NginxStream, Ours, Passed};
         let is_asked = |candidate: Candidate| match (topology, self) {
-            (_, Self::Steady(_)) if candidate == Passed => !quick,
+            (_, Self::Steady(part)) if candidate == Passed => !quick && part < SEVENTY_PERCENT,
             (_, Self::Most(workload)) if candidate == Passed => {
                 !quick && workload.body == SMALL && !workload.new_connections
             }
