@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use lb_tests::{
     harness::{Case, Suite},
-    needs::Requirement::{Bpf, DebianRoot, NetworkNamespaces, Program, Root},
+    needs::Requirement::{Bpf, Containers, DebianRoot, NetworkNamespaces, Program, Root},
 };
 
 fn main() -> ExitCode {
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         .needs(Bpf)
         .needs(NetworkNamespaces)
         .needs(Program("systemd-nspawn"))
+        .needs(Containers)
         .needs(DebianRoot),
     ];
     Suite {

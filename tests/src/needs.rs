@@ -1,9 +1,12 @@
 //! What a test may need of the machine, and how to find out whether it is there.
 
-use std::{fmt, thread};
+use std::{fmt, fs, thread};
 
 use aya::{maps::MapType, sys::is_map_supported};
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use xtask::{process, test_command};
 
 use crate::debian_root;
@@ -21,6 +24,9 @@ pub enum Requirement {
     Program(&'static str),
     /// A fresh Debian system can be had: made by debootstrap before, or now.
     DebianRoot,
+    /// systemd-nspawn can work here: mounts can be kept from spreading, which they cannot in a chroot into a mere directory,
+    /// and there are control groups.
+    Containers,
     /// `--full` was given: the test takes minutes.
     Full,
 }
@@ -59,6 +65,10 @@ pub fn needs(requirement: Requirement) -> Result<(), Skip> {
             Ok(_) => (true, String::new()),
             Err(error) => (false, format!("{error:#}")),
         },
+        Requirement::Containers => match containers() {
+            Ok(()) => (true, String::new()),
+            Err(reason) => (false, reason),
+        },
         Requirement::Full => {
             let is_full = std::env::var_os(test_command::FULL).is_some();
             (is_full, "takes minutes; runs with --full".to_owned())
@@ -78,4 +88,22 @@ fn can_unshare() -> bool {
     thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok())
         .join()
         .unwrap_or(false)
+}
+
+/// Tries it in a thread of its own, likewise.
+fn containers() -> Result<(), String> {
+    let mut groups = fs::read_dir("/sys/fs/cgroup").map_err(|error| format!("no control groups: {error}"))?;
+    if groups.next().is_none() {
+        return Err("no control groups: nothing is mounted at /sys/fs/cgroup".to_owned());
+    }
+    let may_mount = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+    });
+    match may_mount.join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("/ is no mount that can be kept private here: {error}")),
+        Err(_) => Err("a panic".to_owned()),
+    }
 }
