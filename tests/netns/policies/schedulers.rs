@@ -1,7 +1,8 @@
 //! How connections are shared among servers, with real ones.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -205,12 +206,24 @@ fn servers(lab: &Lab, protocol: Protocol, to: SocketAddr, count: usize) -> Resul
     for _ in 0..count {
         let server = lab.namespace(Node::Client).run(|| match protocol {
             Protocol::Tcp => Ok(Connection::open(to)?.ping(1)?.server),
-            Protocol::Udp => Ok(Datagrams::open(to)?.ping(1, 10)?.server),
+            Protocol::Udp => Ok(Datagrams::open_from(fresh_port(to), to)?.ping(1, 10)?.server),
         })?;
         let number = Node::WEB.iter().position(|node| node.name() == server);
         servers[number.with_context(|| format!("{server} answered"))?] += 1;
     }
     Ok(servers)
+}
+
+/// A client's address with a port that no test has had, below those that the kernel chooses: a datagram from a port that was
+/// used a moment ago goes where those before it went.
+fn fresh_port(to: SocketAddr) -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let any = if to.is_ipv4() {
+        IpAddr::from(Ipv4Addr::UNSPECIFIED)
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    SocketAddr::new(any, NEXT.fetch_add(1, Relaxed))
 }
 
 /// The backup gets nothing, then everything, then nothing.
