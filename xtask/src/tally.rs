@@ -55,6 +55,13 @@ impl Tally {
         Ok(tally)
     }
 
+    /// Counts a harness that ended without having said what failed: as a failure of no test.
+    pub fn broke_off(&mut self) {
+        self.failed = 1;
+        // A test that failed before would be taken for the only thing that is wrong.
+        self.failed_tests.clear();
+    }
+
     /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; ...`, the line that libtest and libtest-mimic end with.
     fn of_line(line: &str) -> Option<Self> {
         let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;

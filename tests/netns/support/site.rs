@@ -9,7 +9,7 @@ use lb_tests::programs;
 use xtask::lab::{Lab, LabOptions, Node, wait_for};
 
 use super::lbctl::{self, lbctl};
-use super::measured;
+use super::{measured, wrk};
 
 /// A lab whose keep-alive connections end quickly, so that a drain takes a second or two.
 pub(crate) fn up(prefix: &str) -> Result<Lab> {
@@ -39,8 +39,9 @@ pub(crate) fn assert_split(lab: &Lab, count: u32, web1: usize, web2: usize) -> R
         let exact = share as f64 * anew as f64 / f64::from(count);
         opened[web] <= answered[web] && (opened[web] as f64 - exact).abs() <= 1.0
     };
+    let kept = (count as usize).saturating_sub(anew);
     ensure!(
-        (1..count as usize).contains(&anew) && is_share(0, web1) && is_share(1, web2),
+        anew > 0 && (1..=wrk::CONNECTIONS).contains(&kept) && is_share(0, web1) && is_share(1, web2),
         "{count} requests were shared {split:?}, not {web1} to {web2}; opened: {opened:?}"
     );
     measured(&format!(

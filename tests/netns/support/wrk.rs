@@ -12,6 +12,8 @@ use xtask::lab::{Lab, SITE, VIP};
 /// A `wrk` that is running.
 pub(crate) struct Wrk(Child);
 
+/// That it opens, and resets in the end.
+pub(crate) const CONNECTIONS: usize = 64;
 /// Longer than any test, in seconds.
 const FOR_EVER: u32 = 24 * 3600;
 
@@ -44,7 +46,8 @@ impl Wrk {
     }
 
     fn run(mut wrk: Command, seconds: u32) -> Result<Self> {
-        wrk.args(["-t1", "-c64", "--timeout", "5s", "-d", &format!("{seconds}s")]);
+        wrk.arg(format!("-c{CONNECTIONS}"));
+        wrk.args(["-t1", "--timeout", "5s", "-d", &format!("{seconds}s")]);
         wrk.arg(format!("https://{SITE}/wrk"));
         wrk.stdin(Stdio::null())
             .stdout(Stdio::piped())
