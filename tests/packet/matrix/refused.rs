@@ -5,7 +5,7 @@ use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
 use lb_tests::harness::Case;
 
-use super::{each, established};
+use super::{each, established, within_a_tick};
 use crate::frame::{Extension, Frame, Says};
 use crate::jiffies;
 use crate::kind::Kind;
@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
         each(
             Kind::stateful(),
             "connections_live_on_while_a_service_leaves",
-            leaving,
+            |kind| within_a_tick(kind, leaving),
         ),
         each(stateless(), "a_stateless_service_that_leaves", leaving_stateless),
         each(tcp(), "a_backend_that_is_down_with_on_down_reset", on_down_reset),
