@@ -36,7 +36,7 @@ pub fn cases() -> Vec<Case> {
 
 /// Entries that the table has room for: 1,024 buckets, which 65 % of so many connections ask for.
 const ROOM: u32 = 4096;
-const CONNECTIONS: u32 = ROOM / 100 * 65;
+const CONNECTIONS: u32 = ROOM * 65 / 100;
 const SERVERS: u8 = 3;
 /// Connections that are opened at about the same time.
 const BATCH: u32 = 512;
