@@ -7,14 +7,15 @@ use lb_common::connection_table::buckets_for;
 use lb_common::hash::Seed;
 use lb_tests::programs;
 
-/// A program that looks at one line of as many as a table for so many connections has.
+/// A program that looks at one line of as many as a table for so many connections has, and may do something else besides.
 pub struct OneLine {
     _ebpf: Ebpf,
     pub program: ProgramFd,
 }
 
 impl OneLine {
-    pub fn load(connections: u32) -> anyhow::Result<Self> {
+    /// `work`: how often it does something else besides.
+    pub fn load(connections: u32, work: u32) -> anyhow::Result<Self> {
         let lines = buckets_for(connections);
         let seed = Seed::new(fastrand::u64(..));
         // SAFETY: integers, without padding.
@@ -22,6 +23,7 @@ impl OneLine {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("LINES", lines)
             .override_global("LINE_COUNT", &lines, true)
+            .override_global("LINE_WORK", &work, true)
             .override_global("LINE_SEED", &seed[..], true)
             .load_file(programs::object("bench")?)?;
         let program: &mut Xdp = ebpf

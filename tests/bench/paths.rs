@@ -29,8 +29,9 @@ pub struct Path {
 pub enum Subject {
     /// The program that does nothing.
     Bare,
-    /// The one that looks at a single line of as many as a table for so many connections has.
-    OneLine { connections: u32 },
+    /// The one that looks at a single line of as many as a table for so many connections has; `works`: and takes as long as the
+    /// balancer's does in mode `nat` where there is one flow.
+    OneLine { connections: u32, works: bool },
     /// The balancer's, in a scene, and what should become of the frames.
     Scene(Setting, Outcome),
 }
@@ -127,9 +128,11 @@ impl Paths {
         let bare = Turn::new(BARE, candidate::BARE);
         self.paths.push(reference(bare, Subject::Bare, 1)?);
         for (flows, connections) in [(1, MOST), (MANY, MOST), (MOST, MOST), (HUGE, HUGE_ROOM)] {
-            let turn = Turn::new(row("IPv4", "TCP", ESTABLISHED, flows), candidate::ONE_LINE);
-            let subject = Subject::OneLine { connections };
-            self.paths.push(reference(turn, subject, flows)?);
+            for (name, works) in [(candidate::ONE_LINE, false), (candidate::WORK_AND_LINE, true)] {
+                let turn = Turn::new(row("IPv4", "TCP", ESTABLISHED, flows), name);
+                let subject = Subject::OneLine { connections, works };
+                self.paths.push(reference(turn, subject, flows)?);
+            }
         }
         let nat = |ipv4| Setting::new(Mode::Nat, ipv4, true);
         for (ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {

@@ -104,7 +104,7 @@ pub fn configure(command: &mut Command, toolchain: &Toolchain) -> Result<()> {
         command.args(["-Z", "build-std=core"]);
     } else {
         // A stable compiler lets only these crates use unstable features (BPF's intrinsics).
-        command.env("RUSTC_BOOTSTRAP", "aya_ebpf,lb_ebpf");
+        command.env("RUSTC_BOOTSTRAP", "aya_ebpf,lb_ebpf,bench");
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ fn per_packet() -> Vec<Target> {
     };
     let one_line = |flows| {
         let row = packet::row("IPv4", "TCP", ESTABLISHED, flows);
-        let key = Key::new(Section::Packet, &row, candidate::ONE_LINE, quantity::TIME);
+        let key = Key::new(Section::Packet, &row, candidate::WORK_AND_LINE, quantity::TIME);
         Some(Figure::Ratio(key, bare()))
     };
     let of_connections = |title: &str, row: String, mode: &str, flows, limits| Target {
