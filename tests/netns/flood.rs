@@ -168,7 +168,9 @@ fn flood(lab: &Lab, kind: Kind, held: &mut Held, (name, frames): (&str, Frames),
         judged >= count * 99 / 100,
         "only {judged} frames of {count} came to the service"
     );
-    newcomers.assert_good()
+    newcomers
+        .assert_good()
+        .with_context(|| format!("lbd says:\n{}", site::log(lab).unwrap_or_default()))
 }
 
 fn report(
