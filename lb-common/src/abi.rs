@@ -10,7 +10,7 @@ use crate::tcp_state::TimeoutClass;
 
 /// The version of everything in this crate that both sides rely on. It is in the object's `lb_abi` section; a daemon
 /// refuses an object of another version.
-pub const ABI_VERSION: u32 = if cfg!(feature = "other-layout") { 1003 } else { 3 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "other-layout") { 1004 } else { 4 };
 
 /// The section of the object that carries [`ABI_VERSION`], four bytes in the machine's order.
 pub const ABI_SECTION: &str = "lb_abi";
@@ -76,7 +76,9 @@ macro_rules! stages {
 }
 
 stages! {
-    /// IPv6 packets of known connections.
+    /// IPv4 packets that are not ordinary.
+    Ipv4 = "lb_ipv4",
+    /// IPv6 packets that are not ordinary.
     Ipv6 = "lb_ipv6",
     /// IPv4 packets of services of several ports, whose keys need room for the port.
     Ipv4Wide = "lb_ipv4_wide",
@@ -120,13 +122,15 @@ pub const PLACES: u32 = TRACED_PLACE + 1;
 pub struct Control {
     /// 0 or 1: the copy that packets are judged by.
     pub active: u64,
-    /// How each copy is looked up.
-    pub copies: [CopyHeader; 2],
     /// Not 0: the program at [`TRACED_PLACE`] decides instead of the attached one.
     pub traced: u64,
     /// Until when, in jiffies, [`CopyHeader::MIGRATING`] is heeded: should the daemon die over it, new connections do not wait
     /// for the next one for ever.
     pub migrating_until: u64,
+    /// Zero.
+    pub reserved: u64,
+    /// How each copy is looked up: each in one cache line.
+    pub copies: [CopyHeader; 2],
 }
 
 /// What the daemon must know of a set of tables that an earlier one has left. One element; the program never looks at it.
@@ -160,10 +164,10 @@ impl TableHeader {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CopyHeader {
-    /// Seed of the service table.
-    pub service_seed: u32,
-    /// Seed of the endpoint table.
-    pub endpoint_seed: u32,
+    /// What keys of the service table are multiplied by.
+    pub service_multiplier: u64,
+    /// What keys of the endpoint table are multiplied by.
+    pub endpoint_multiplier: u64,
     /// Buckets of the service table in use, less one.
     pub service_mask: u32,
     /// Buckets of the endpoint table in use, less one.
@@ -536,7 +540,8 @@ const _: () = {
     assert!(size_of::<Control>() == 128);
     assert!(core::mem::offset_of!(Control, traced) < 64);
     assert!(size_of::<TableHeader>() == 64);
-    assert!(size_of::<CopyHeader>() == 24);
+    assert!(size_of::<CopyHeader>() == 32);
+    assert!(core::mem::offset_of!(Control, copies) % 32 == 0);
     assert!(size_of::<Service>() == 64);
     assert!(size_of::<SlotLine>() == 64);
     assert!(size_of::<Backend>() == 64);

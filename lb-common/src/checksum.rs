@@ -30,6 +30,9 @@ impl Delta {
         Self(add(!old, new))
     }
 
+    /// The delta of a word, not 0, that becomes less by one as it lies in memory.
+    pub const ONE_LESS: Self = Self(!1);
+
     /// The delta of replacing words of 32 bits.
     #[inline(always)]
     pub fn of_words<const N: usize>(old: [u32; N], new: [u32; N]) -> Self {

@@ -25,6 +25,9 @@ pub trait Family {
     /// The outcome of a packet that is none.
     fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Network<Self::Address>, Outcome>;
 
+    /// Whether the header may be one without options or extensions, of a whole datagram; if not, it is not.
+    fn may_be_plain<F: Frame + ?Sized>(frame: &F) -> bool;
+
     /// Reads the header of a packet of which only the beginning is there, at an offset of a frame.
     fn parse_quoted<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Network<Self::Address>>;
 
@@ -79,6 +82,11 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
+    fn may_be_plain<F: Frame + ?Sized>(frame: &F) -> bool {
+        ipv4::is_plain(frame)
+    }
+
+    #[inline(always)]
     fn parse_quoted<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Network<u32>> {
         ipv4::parse_quoted(frame, offset)
     }
@@ -129,6 +137,12 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Network<[u64; 2]>, Outcome> {
         ipv6::parse(frame)
+    }
+
+    /// Only who has read it knows.
+    #[inline(always)]
+    fn may_be_plain<F: Frame + ?Sized>(_: &F) -> bool {
+        true
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 
+#[cfg(not(target_arch = "bpf"))]
 use crate::hash::Seed;
 
 /// Entries of a bucket.
@@ -29,23 +30,27 @@ pub fn ipv4_endpoint(address: u32, port: u16, protocol: u8) -> u64 {
 
 /// The key of an IPv6 endpoint; address and port as in the packet. Never 0, and never that of an IPv4 endpoint.
 ///
-/// It is a hash: different endpoints have the same one with a probability of 2^-63, or if somebody makes them so. Whoever
-/// finds something by it therefore compares the whole address with the record that is found.
+/// It is a hash: endpoints of one address never have the same one, those of different addresses with a probability of 2^-63, or
+/// if somebody makes them so. Whoever finds something by it therefore compares the whole address with the record that is found.
 #[inline(always)]
 pub fn ipv6_endpoint(address: [u64; 2], port: u16, protocol: u8) -> u64 {
     let [low, high] = address;
-    FINGERPRINT.hash(&[low, high, u64::from(port) | u64::from(protocol) << 16]) | 1 << 63
+    let mut mixed = low.wrapping_mul(FINGERPRINT[0]);
+    mixed = (mixed ^ mixed >> 32).wrapping_mul(FINGERPRINT[1]);
+    mixed = (mixed ^ high).wrapping_mul(FINGERPRINT[0]);
+    let endpoint = u64::from(port) | u64::from(protocol) << 16;
+    (mixed ^ mixed >> 32).wrapping_add(endpoint) | 1 << 63
 }
 
-const FINGERPRINT: Seed = Seed::new(0x656e_6470_6f69_6e74);
+/// Odd, with as many ones as zeros.
+const FINGERPRINT: [u64; 2] = [0x9e6c_63d0_876a_9a47, 0xb492_b66f_be98_f273];
 
 /// The index of a key's bucket; `mask` is the number of buckets, a power of two of at most 65,536, less one.
 ///
-/// Each seed multiplies by another odd number, so that keys that meet by one do not by the next. The bits that count are
-/// the product's highest, which every bit of a key has a part in: endpoints may differ in nothing but the protocol.
+/// Each multiplier is another odd number, so that keys that meet by one do not by the next. The bits that count are the
+/// product's highest, which every bit of a key has a part in: endpoints may differ in nothing but the protocol.
 #[inline(always)]
-pub fn bucket_index(seed: u32, key: u64, mask: u32) -> u32 {
-    let multiplier = u64::from(seed | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub fn bucket_index(multiplier: u64, key: u64, mask: u32) -> u32 {
     (key.wrapping_mul(multiplier) >> 48) as u32 & mask
 }
 
@@ -66,8 +71,8 @@ impl LookupBucket {
 #[cfg(not(target_arch = "bpf"))]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookupTable {
-    /// Chosen such that no bucket overflows.
-    pub seed: u32,
+    /// Odd, and chosen such that no bucket overflows.
+    pub multiplier: u64,
     /// A power of two of them.
     pub buckets: Vec<LookupBucket>,
 }
@@ -105,9 +110,9 @@ impl LookupTable {
             // A larger table is slower to look up, but where there is none, patience helps.
             let attempts = if size < max_buckets { 32 } else { 256 };
             for attempt in 0..attempts {
-                let seed = Seed::new(attempt).hash(&[size as u64]) as u32;
-                if let Some(buckets) = Self::place(entries, size, seed) {
-                    return Ok(Self { seed, buckets });
+                let multiplier = Seed::new(attempt).hash(&[size as u64]) | 1;
+                if let Some(buckets) = Self::place(entries, size, multiplier) {
+                    return Ok(Self { multiplier, buckets });
                 }
             }
             size *= 2;
@@ -120,10 +125,10 @@ impl LookupTable {
         }
     }
 
-    fn place(entries: &[(u64, u64)], size: usize, seed: u32) -> Option<Vec<LookupBucket>> {
+    fn place(entries: &[(u64, u64)], size: usize, multiplier: u64) -> Option<Vec<LookupBucket>> {
         let mut buckets = alloc::vec![LookupBucket::default(); size];
         for &(key, value) in entries {
-            let bucket = buckets.get_mut(bucket_index(seed, key, (size - 1) as u32) as usize)?;
+            let bucket = buckets.get_mut(bucket_index(multiplier, key, (size - 1) as u32) as usize)?;
             let free = bucket.keys.iter().position(|k| *k == 0)?;
             bucket.keys[free] = key;
             bucket.values[free] = value;
@@ -139,7 +144,7 @@ impl LookupTable {
     /// The value of a key, found the way the program finds it.
     pub fn find(&self, key: u64) -> Option<u64> {
         self.buckets
-            .get(bucket_index(self.seed, key, self.mask()) as usize)?
+            .get(bucket_index(self.multiplier, key, self.mask()) as usize)?
             .find(key)
             .map(NonZeroU64::get)
     }

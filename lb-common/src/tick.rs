@@ -37,6 +37,13 @@ impl Tick {
     }
 }
 
+/// By how much the deadline of an established connection may be later than its timeout says: a sixteenth, of timeouts from a
+/// minute on. Its packets need not change the entry until as much time has passed.
+#[inline(always)]
+pub const fn slack(timeout: u16) -> u16 {
+    timeout >> 4
+}
+
 /// How many bits to shift jiffies by so that 2^16 ticks last at least three days (259,200 s).
 pub const fn shift_for(hz: u32) -> u32 {
     let mut shift = 0;

@@ -38,8 +38,8 @@ pub fn answer<F: Path<K>, const K: usize>(context: &XdpContext, outcome: Outcome
 
 /// Answers.
 #[inline(always)]
-pub fn run<F: Refuse>(context: &XdpContext) -> Verdict {
-    Verdict::from(judge::<F>(context))
+pub fn run<F: Refuse>(context: &XdpContext) -> Result<Verdict, Outcome> {
+    Err(judge::<F>(context))
 }
 
 #[inline(always)]

@@ -265,6 +265,6 @@ fn has_connection<F: Table<K>, const K: usize>(
         sibling.service,
         vip_port,
     );
-    let found = F::home(&key).and_then(|home| home.find(&key));
+    let found = F::find(&key);
     found.is_some_and(|(_, value)| value.backend() == sibling.backend)
 }

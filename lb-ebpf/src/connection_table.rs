@@ -1,12 +1,16 @@
 //! The connection table in the kernel: where a key lives, what time it is, and what a packet changes in its entry.
 
+use core::hint::black_box;
+
+use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
+use aya_ebpf::maps::Array;
 use lb_common::abi::{Backend, Mode, Pressure};
-use lb_common::connection_table::{self as table, Home, Value};
+use lb_common::connection_table::{self as table, Bucket, Home, Value, Way};
 use lb_common::family::{Ipv4, Ipv6, Keys};
 use lb_common::return_hop::{self, Hop, HopSlot};
 use lb_common::tcp_state::{Flags, Sender, State, TimeoutClass};
-use lb_common::tick::Tick;
+use lb_common::tick::{Tick, slack};
 use lb_common::wire::ethernet::Ethernet;
 use lb_common::word::Word as _;
 
@@ -35,6 +39,9 @@ pub trait Table<const K: usize>: Keys<K> {
     /// The two buckets of a key. Both addresses are known before either is read: neither cache miss has to wait for the
     /// other.
     fn home(key: &[u64; K]) -> Option<Home<'static, SharedWord, K>>;
+
+    /// The entry of a key, with its value at the time. The second bucket is looked for only if it is not in the first.
+    fn find(key: &[u64; K]) -> Option<(&'static Way<SharedWord, K>, Value)>;
 }
 
 impl Table<1> for Ipv4 {
@@ -44,6 +51,11 @@ impl Table<1> for Ipv4 {
         let (first, second) = (element(&CONNECTIONS, first), element(&CONNECTIONS, second));
         Some(Home::new(first?, second?))
     }
+
+    #[inline(always)]
+    fn find(key: &[u64; 1]) -> Option<(&'static Way<SharedWord, 1>, Value)> {
+        find_in(&CONNECTIONS, &CONNECTION_BUCKETS, key)
+    }
 }
 
 impl Table<3> for Ipv4 {
@@ -51,12 +63,22 @@ impl Table<3> for Ipv4 {
     fn home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
         wide_home(key)
     }
+
+    #[inline(always)]
+    fn find(key: &[u64; 3]) -> Option<(&'static Way<SharedWord, 3>, Value)> {
+        find_in(&WIDE_CONNECTIONS, &WIDE_BUCKETS, key)
+    }
 }
 
 impl Table<3> for Ipv6 {
     #[inline(always)]
     fn home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
         wide_home(key)
+    }
+
+    #[inline(always)]
+    fn find(key: &[u64; 3]) -> Option<(&'static Way<SharedWord, 3>, Value)> {
+        find_in(&WIDE_CONNECTIONS, &WIDE_BUCKETS, key)
     }
 }
 
@@ -68,6 +90,21 @@ fn wide_home(key: &[u64; 3]) -> Option<Home<'static, SharedWord, 3>> {
         element(&WIDE_CONNECTIONS, second),
     );
     Some(Home::new(first?, second?))
+}
+
+#[inline(always)]
+fn find_in<const K: usize>(
+    map: &'static Array<Bucket<SharedWord, K>>,
+    buckets: &Global<u32>,
+    key: &[u64; K],
+) -> Option<(&'static Way<SharedWord, K>, Value)> {
+    let [first, _] = table::home(&TABLE_SEED.load(), key, buckets.load());
+    if let Some(found) = element(map, first)?.find(key) {
+        return Some(found);
+    }
+    // Hashed anew, behind the compiler's back, so that nobody computes a second bucket who does not need it.
+    let [_, second] = table::home(&TABLE_SEED.load(), &black_box(*key), buckets.load());
+    element(map, second)?.find(key)
 }
 
 /// What time it is in the table.
@@ -181,9 +218,9 @@ pub fn note<F: Path<K>, const K: usize>(
     hop: u16,
 ) {
     let hop_after = if answers_are_seen(backend) { hop } else { GOES_ON };
-    let deadline = now().after(backend.timeout(TimeoutClass::Established));
     // Nearly all packets are from the middle of an established connection.
-    if flags.is_ordinary() && value == value.with(State::Established, hop_after, deadline) {
+    let timeout = backend.timeout(TimeoutClass::Established);
+    if flags.is_ordinary() && value.stays_as_it_is(hop_after, now(), timeout) {
         return;
     }
     let seen = Seen::new(sender, flags, hop);
@@ -211,7 +248,7 @@ pub fn note_wide(a: u64, b: u64, c: u64, seen: u32, copy: u32) -> u64 {
 #[inline(always)]
 fn note_change<F: Table<K>, const K: usize>(key: [u64; K], seen: u32, copy: u32) -> u64 {
     let (seen, now) = (Seen(seen), now());
-    let Some((way, value)) = F::home(&key).and_then(|home| home.find(&key)) else {
+    let Some((way, value)) = F::find(&key) else {
         return 0;
     };
     let Some(backend) = Tables::of(copy)
@@ -225,7 +262,14 @@ fn note_change<F: Table<K>, const K: usize>(key: [u64; K], seen: u32, copy: u32)
     } else {
         after_alone(value, seen.flags(), backend, now)
     };
-    let next = value.with(state, hop, now.after(backend.timeout(state.timeout_class())));
+    let class = state.timeout_class();
+    let timeout = backend.timeout(class);
+    let spare = if class == TimeoutClass::Established {
+        slack(timeout)
+    } else {
+        0
+    };
+    let next = value.with(state, hop, now.after(timeout).after(spare));
     u64::from(next != value && !way.update(value, next))
 }
 

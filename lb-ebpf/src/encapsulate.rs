@@ -12,7 +12,7 @@ use lb_common::wire::{Frame as _, ethernet, ipv4, ipv6};
 use network_types::eth::EtherType;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use crate::packet::Packet;
+use crate::packet::{Packet, Writable as _};
 use crate::rewrite::{self, Rewrite};
 
 /// Protocol numbers of a packet in a packet.

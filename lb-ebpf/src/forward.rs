@@ -13,43 +13,50 @@ use lb_common::wire::ethernet::{Ethernet, Mac};
 use crate::maps::ROUTE_QUERY;
 use crate::{counters, explain, global};
 
-/// What becomes of a packet.
-pub struct Verdict {
-    pub outcome: Outcome,
-    /// Where to, if the outcome is to redirect.
-    pub interface_index: u32,
+/// What is done with a packet that leaves, changed as it must be: an XDP action. It has been counted.
+pub struct Verdict(u32);
+
+impl Verdict {
+    /// The packet leaves by an interface. The outcome is one whose action is to redirect.
+    #[inline(always)]
+    pub fn leaves(context: &XdpContext, outcome: Outcome, interface_index: u32) -> Self {
+        end(context, outcome, interface_index);
+        if interface_index == context.ingress_ifindex() as u32 {
+            return Self(xdp_action::XDP_TX);
+        }
+        // SAFETY: the helper only notes the interface's index; what there is none of is dropped by the kernel.
+        Self(unsafe { bpf_redirect(interface_index, 0) } as u32)
+    }
 }
 
-impl From<Outcome> for Verdict {
-    #[inline(always)]
-    fn from(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            interface_index: 0,
+/// The action of a packet that leaves, or that of any other outcome, which is counted.
+#[inline(always)]
+pub fn carry_out(context: &XdpContext, verdict: Result<Verdict, Outcome>) -> u32 {
+    match verdict {
+        Ok(Verdict(action)) => action,
+        Err(outcome) => {
+            end(context, outcome, 0);
+            match outcome.action() {
+                Action::Pass => xdp_action::XDP_PASS,
+                Action::Transmit => xdp_action::XDP_TX,
+                // What is redirected has a verdict.
+                Action::Drop | Action::Redirect => xdp_action::XDP_DROP,
+            }
         }
     }
 }
 
-/// Counts the outcome and turns it into an action.
 #[inline(always)]
-pub fn carry_out(context: &XdpContext, verdict: Verdict) -> u32 {
-    counters::count(verdict.outcome);
-    explain::end(context, verdict.outcome, verdict.interface_index);
+fn end(context: &XdpContext, outcome: Outcome, interface_index: u32) {
+    counters::count(outcome);
+    explain::end(context, outcome, interface_index);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
         context,
         "outcome {} interface {}",
-        verdict.outcome as u32,
-        verdict.interface_index
+        outcome as u32,
+        interface_index
     );
-    match verdict.outcome.action() {
-        Action::Pass => xdp_action::XDP_PASS,
-        Action::Drop => xdp_action::XDP_DROP,
-        Action::Transmit => xdp_action::XDP_TX,
-        Action::Redirect if verdict.interface_index == context.ingress_ifindex() as u32 => xdp_action::XDP_TX,
-        // SAFETY: the helper only notes the interface's index; what there is none of is dropped by the kernel.
-        Action::Redirect => unsafe { bpf_redirect(verdict.interface_index, 0) as u32 },
-    }
 }
 
 /// Where a packet is sent. Not an enum with fields: what that leaves undefined, LLVM copies all the same, and the kernel's

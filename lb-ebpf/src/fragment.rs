@@ -12,7 +12,7 @@ use lb_common::outcome::Outcome;
 use lb_common::wire::network::{Fragment, Network};
 use lb_common::wire::{Frame as _, ethernet};
 
-use crate::connection_table::jiffies;
+use crate::connection_table::{jiffies, known_hop};
 use crate::counters;
 use crate::encapsulate::{encapsulate, overhead};
 use crate::explain::{self, is_dry};
@@ -123,12 +123,7 @@ fn check(key: &FragmentKey) -> u16 {
 
 /// Decides about a later fragment and changes it accordingly.
 #[inline(always)]
-pub fn run<F: Path<K>, const K: usize>(context: &XdpContext) -> Verdict {
-    judge::<F, K>(context).unwrap_or_else(Verdict::from)
-}
-
-#[inline(always)]
-fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
+pub fn run<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
     let packet = Packet::of(context);
     ethernet::parse(&packet)?;
     let network = F::parse(&packet)?;
@@ -195,10 +190,7 @@ fn to_backend<F: Path<K>, const K: usize>(
         return Err(Outcome::NeighbourUnknown);
     }
     counters::to_backend(id, Packet::of(context).length());
-    let verdict = Verdict {
-        outcome: Outcome::FragmentToBackend,
-        interface_index: route.interface_index,
-    };
+    let leaves = || Verdict::leaves(context, Outcome::FragmentToBackend, route.interface_index);
     if tunnels {
         encapsulate::<F>(
             context,
@@ -207,7 +199,7 @@ fn to_backend<F: Path<K>, const K: usize>(
             tables.outer(id)?,
             route.ethernet,
         )?;
-        return Ok(verdict);
+        return Ok(leaves());
     }
     let packet = Packet::of(context);
     let destination = Some(F::of_record(&backend.address));
@@ -222,7 +214,7 @@ fn to_backend<F: Path<K>, const K: usize>(
         return Err(Outcome::ToBackendByKernel);
     }
     rewrite::ethernet(&packet, route.ethernet)?;
-    Ok(verdict)
+    Ok(leaves())
 }
 
 #[inline(always)]
@@ -235,7 +227,7 @@ fn to_client<F: Path<K>, const K: usize>(
 ) -> Result<Verdict, Outcome> {
     let client = F::of_record(&note.client);
     let vip = F::of_record(&backend.vip);
-    let mut route = way_back::<F>(context, note.hop, vip, client);
+    let mut route = way_back::<F>(context, known_hop(note.hop), vip, client);
     if network.length as u32 > tables.smallest_mtu() {
         route = mtu::fitting::<F, K>(context, route, 0, otherwise::<F>(true))?;
     }
@@ -249,7 +241,7 @@ fn to_client<F: Path<K>, const K: usize>(
     let delta = backend.network_delta.inverse().and(moved);
     F::route(&packet, Some(vip), Some(client), delta)?;
     leave(
-        &packet,
+        context,
         route,
         Outcome::FragmentToClient,
         Outcome::ToClientByKernel,

@@ -18,13 +18,13 @@ use lb_common::wire::network::{Network, UDP};
 use lb_common::word::Word as _;
 
 use crate::backend_choice::{Slots, hash_client, hashes};
-use crate::connection_table::{Table, is_recent, now};
+use crate::connection_table::{Table, is_recent, known_hop, now};
 use crate::encapsulate::{encapsulate, overhead};
 use crate::explain;
 use crate::forward::{How, Verdict};
 use crate::maps::{SERVICE_STATES, element};
 use crate::own_ports;
-use crate::packet::Packet;
+use crate::packet::{Packet, Writable as _};
 use crate::pipeline::{Towards, leave, way_back};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::Tables;
@@ -91,20 +91,15 @@ impl Icmp for Ipv6 {
     }
 }
 
-/// Decides about an ICMP message and changes it accordingly.
-#[inline(always)]
-pub fn run<F: Icmp + Table<3>>(context: &XdpContext) -> Verdict {
-    judge::<F>(context).unwrap_or_else(Verdict::from)
-}
-
 /// A message and what it quotes.
 struct Message<F: Family> {
     network: Network<F::Address>,
     quoted: Quoted<F::Address>,
 }
 
+/// Decides about an ICMP message and changes it accordingly.
 #[inline(always)]
-fn judge<F: Icmp + Table<3>>(context: &XdpContext) -> Result<Verdict, Outcome> {
+pub fn run<F: Icmp + Table<3>>(context: &XdpContext) -> Result<Verdict, Outcome> {
     let packet = Packet::of(context);
     let (ethernet, _) = ethernet::parse(&packet)?;
     let network = F::parse(&packet)?;
@@ -183,7 +178,7 @@ fn find<F: Table<K> + Keys<K>, const K: usize>(
     vip_port: u16,
 ) -> Option<Value> {
     let key = F::key(client, port, service, vip_port);
-    let (_, value) = F::home(&key)?.find(&key)?;
+    let (_, value) = F::find(&key)?;
     Some(value)
 }
 
@@ -292,10 +287,7 @@ fn to_backend<F: Icmp>(
     if backend.interface_index == 0 && backend.mode != Mode::Nat as u8 {
         return Err(Outcome::NeighbourUnknown);
     }
-    let verdict = Verdict {
-        outcome: Outcome::IcmpToBackend,
-        interface_index: backend.interface_index,
-    };
+    let leaves = || Verdict::leaves(context, Outcome::IcmpToBackend, backend.interface_index);
     let ethernet = backend.ethernet;
     if backend.mode == Mode::Ipip as u8 {
         let length = message.network.length;
@@ -304,7 +296,7 @@ fn to_backend<F: Icmp>(
             return Err(Outcome::TooBigUnanswered);
         }
         encapsulate::<F>(context, length, backend, tables.outer(towards.id)?, ethernet)?;
-        return Ok(verdict);
+        return Ok(leaves());
     }
     let packet = Packet::of(context);
     if backend.mode != Mode::Dsr as u8 {
@@ -329,7 +321,7 @@ fn to_backend<F: Icmp>(
         return Err(Outcome::ToBackendByKernel);
     }
     rewrite::ethernet(&packet, ethernet)?;
-    Ok(verdict)
+    Ok(leaves())
 }
 
 /// Instead of the number of the hop that an entry names, where there is no entry: above all of them, and unknown.
@@ -354,7 +346,7 @@ fn to_client<F: Icmp>(
         return Err(Outcome::IcmpNotOurs);
     }
     let vip = F::of_record(&backend.vip);
-    let route = way_back::<F>(context, hop as u16, vip, client);
+    let route = way_back::<F>(context, known_hop(hop as u16), vip, client);
     if hop == NO_ENTRY && route.how == How::NotForwarded {
         // About a packet of the host's own.
         return Err(Outcome::IcmpNotOurs);
@@ -377,7 +369,7 @@ fn to_client<F: Icmp>(
         (source, hidden.then_some(client)),
         (sender, Some(server)),
     )?;
-    leave(&packet, route, Outcome::IcmpToClient, Outcome::ToClientByKernel)
+    leave(context, route, Outcome::IcmpToClient, Outcome::ToClientByKernel)
 }
 
 /// Changes source and destination of the message, and those of what it quotes.
@@ -495,5 +487,5 @@ fn answer_echo<F: Icmp>(
         source: ethernet.destination,
     };
     rewrite::ethernet(packet, back.to_words())?;
-    Ok(Verdict::from(Outcome::EchoAnswered))
+    Err(Outcome::EchoAnswered)
 }

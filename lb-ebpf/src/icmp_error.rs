@@ -18,7 +18,7 @@ use network_types::eth::EtherType;
 use crate::connection_table::jiffies;
 use crate::explain::is_dry;
 use crate::maps::ICMP_SENT;
-use crate::packet::Packet;
+use crate::packet::{Packet, Writable as _};
 use crate::rewrite;
 
 /// Bytes of an ICMP error's own header.

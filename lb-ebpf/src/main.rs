@@ -75,7 +75,7 @@ mod program {
 
     use lb_common::family::{Ipv4, Ipv6};
 
-    use crate::packet::Packet;
+    use crate::packet::{Packet, Writable as _};
     use crate::{answer, forward, fragment, icmp, new_connection, pipeline, trace, untracked_answer};
 
     /// Balances: this is the program that is attached. It decides about IPv4 itself and leaves everything else to the
@@ -86,7 +86,14 @@ mod program {
         forward::carry_out(&context, pipeline::run(&context))
     }
 
-    /// IPv6.
+    /// IPv4 that is not ordinary.
+    #[xdp]
+    #[inline(always)]
+    pub fn lb_ipv4(context: XdpContext) -> u32 {
+        forward::carry_out(&context, pipeline::run_family::<Ipv4, 1>(&context))
+    }
+
+    /// IPv6 that is not ordinary.
     // Not always inlined: with that, the verifier of Linux 6.1 takes five times as many steps.
     #[xdp]
     pub fn lb_ipv6(context: XdpContext) -> u32 {
@@ -189,7 +196,7 @@ mod program {
     #[xdp]
     #[inline(always)]
     pub fn lb_traced(context: XdpContext) -> u32 {
-        forward::carry_out(&context, trace::begin(&context).into())
+        forward::carry_out(&context, Err(trace::begin(&context)))
     }
 
     /// Writes the kernel's jiffies into the first eight bytes of the frame. Never attached: the daemon runs it through

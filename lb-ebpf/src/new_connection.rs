@@ -29,12 +29,7 @@ use crate::{counters, explain, fragment};
 
 /// Decides about a packet and changes it accordingly.
 #[inline(always)]
-pub fn run<F: Path<K>, const K: usize>(context: &XdpContext) -> Verdict {
-    judge::<F, K>(context).unwrap_or_else(Verdict::from)
-}
-
-#[inline(always)]
-fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
+pub fn run<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
     let segment = parse::<F>(&Packet::of(context))?;
     let tables = Tables::active()?;
     let (network, transport) = (&segment.network, &segment.transport);
@@ -55,7 +50,7 @@ fn from_client<F: Path<K>, const K: usize>(
     match choose_and_remember(context, segment, tables, listener) {
         Ok((towards, outcome)) => {
             let backend = tables.backend(towards.id).ok_or(Outcome::Impossible)?;
-            to_backend(context, segment, tables, towards, backend, outcome)
+            to_backend(context, segment, tables, (towards, backend), outcome, None)
         }
         Err(Outcome::NotOurs) if segment.is_fragment() => {
             fragment::note_passed::<F, K>(context, tables, segment.network.destination);

@@ -148,7 +148,7 @@ pub fn take<F: Table<K>, const K: usize>(which: u64, low: u64, high: u64, owner:
 fn is_in_use<F: Table<K>, const K: usize>(entry: &PortEntry<SharedWord>, port: u16) -> bool {
     let owner = read::<F>(entry);
     let key = F::key(owner.address, owner.port, owner.service, owner.vip_port);
-    let Some((way, value)) = F::home(&key).and_then(|home| home.find(&key)) else {
+    let Some((way, value)) = F::find(&key) else {
         return false;
     };
     let state = value.state();

@@ -28,9 +28,73 @@ impl Packet {
         }
     }
 
-    /// `N` writable bytes at `offset`, if all of them are there.
+    /// Its first bytes, if there are so many: as many as are known when the program is compiled.
     #[inline(always)]
-    pub fn window_mut<const N: usize>(&self, offset: usize) -> Option<WindowMut<N>> {
+    pub fn front(&self, length: usize) -> Option<Front> {
+        self.bytes(0, length).map(|start| Front {
+            start: start.cast_mut(),
+            length,
+            packet: *self,
+        })
+    }
+}
+
+/// Where bytes can be changed.
+pub trait Writable {
+    /// `N` writable bytes at `offset`, if all of them are there.
+    fn window_mut<const N: usize>(&self, offset: usize) -> Option<WindowMut<N>>;
+}
+
+impl Writable for Packet {
+    #[inline(always)]
+    fn window_mut<const N: usize>(&self, offset: usize) -> Option<WindowMut<N>> {
+        self.bytes(offset, N).map(|start| WindowMut {
+            start: start.cast_mut(),
+        })
+    }
+}
+
+/// The first bytes of a frame, which have been checked to be there: what lies among them at an offset that is known when the
+/// program is compiled needs no check of its own.
+#[derive(Clone, Copy)]
+pub struct Front {
+    start: *mut u8,
+    length: usize,
+    packet: Packet,
+}
+
+impl Front {
+    /// The whole frame.
+    #[inline(always)]
+    pub fn packet(&self) -> Packet {
+        self.packet
+    }
+}
+
+impl Frame for Front {
+    #[inline(always)]
+    fn bytes(&self, offset: usize, length: usize) -> Option<*const u8> {
+        if offset + length > self.length {
+            return self.packet.bytes(offset, length);
+        }
+        // SAFETY: inside of what was checked.
+        Some(unsafe { self.start.add(offset) })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.packet.length()
+    }
+
+    #[inline(always)]
+    fn walk_extensions(&self, offset: usize, next_header: u8) -> u64 {
+        self.packet.walk_extensions(offset, next_header)
+    }
+}
+
+impl Writable for Front {
+    #[inline(always)]
+    fn window_mut<const N: usize>(&self, offset: usize) -> Option<WindowMut<N>> {
         self.bytes(offset, N).map(|start| WindowMut {
             start: start.cast_mut(),
         })

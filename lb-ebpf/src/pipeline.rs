@@ -10,10 +10,13 @@ use lb_common::connection_table::Value;
 use lb_common::explain::Decision;
 use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
+use lb_common::return_hop::Hop;
 use lb_common::tcp_state::{Sender, State};
 use lb_common::wire::Frame as _;
 use lb_common::wire::ethernet::{self, Carries, Ethernet};
+use lb_common::wire::network::{Fragment, Network};
 use lb_common::wire::segment::{self, Kind};
+use lb_common::wire::transport::TCP_LENGTH;
 
 use crate::answer::answer;
 use crate::connection_table::{self, Table, answers_are_seen, known_hop};
@@ -22,7 +25,7 @@ use crate::forward::{How, Route, Verdict, route};
 use crate::maps::PROGRAMS;
 use crate::mtu::{self, Otherwise};
 use crate::own_ports;
-use crate::packet::Packet;
+use crate::packet::{Front, Packet, Writable};
 use crate::parse::{Segment, parse};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::{self, Tables};
@@ -31,6 +34,8 @@ use crate::{counters, explain, fragment, global, trace};
 /// A family whose packets go this way, the programs that go on with those that do not, and the functions that the
 /// verifier looks at by themselves.
 pub trait Path<const K: usize>: Table<K> + Rewrite {
+    /// What is not ordinary ([`is_ordinary`]).
+    const OTHER_STAGE: Stage;
     /// ICMP.
     const ICMP_STAGE: Stage;
     /// Later fragments.
@@ -57,6 +62,7 @@ pub trait Path<const K: usize>: Table<K> + Rewrite {
 }
 
 impl Path<1> for Ipv4 {
+    const OTHER_STAGE: Stage = Stage::Ipv4;
     const ICMP_STAGE: Stage = Stage::Icmp;
     const FRAGMENT_STAGE: Stage = Stage::Ipv4Fragment;
     const NEW_STAGE: Stage = Stage::NewIpv4;
@@ -95,6 +101,7 @@ impl Path<1> for Ipv4 {
 }
 
 impl Path<3> for Ipv4 {
+    const OTHER_STAGE: Stage = Stage::Ipv4Wide;
     const ICMP_STAGE: Stage = Stage::Icmp;
     const FRAGMENT_STAGE: Stage = Stage::Ipv4Fragment;
     const NEW_STAGE: Stage = Stage::NewIpv4Wide;
@@ -133,6 +140,7 @@ impl Path<3> for Ipv4 {
 }
 
 impl Path<3> for Ipv6 {
+    const OTHER_STAGE: Stage = Stage::Ipv6;
     const ICMP_STAGE: Stage = Stage::Icmpv6;
     const FRAGMENT_STAGE: Stage = Stage::Ipv6Fragment;
     const NEW_STAGE: Stage = Stage::NewIpv6;
@@ -189,35 +197,87 @@ impl Towards {
     }
 }
 
-/// Decides about a frame and changes it accordingly.
+/// Decides about an ordinary packet and changes it accordingly; leaves others to others.
 #[inline(always)]
-pub fn run(context: &XdpContext) -> Verdict {
-    enter(context).unwrap_or_else(Verdict::from)
-}
-
-#[inline(always)]
-fn enter(context: &XdpContext) -> Result<Verdict, Outcome> {
+pub fn run(context: &XdpContext) -> Result<Verdict, Outcome> {
     let control = service_lookup::control()?;
     trace::hand_over(context, control);
     let packet = Packet::of(context);
-    let (ethernet, carries) = ethernet::parse(&packet)?;
+    let Some(front) = front_of::<Ipv4>(&packet) else {
+        return Err(match ethernet::parse(&packet)? {
+            (_, Carries::Ipv4) => go_on(context, Stage::Ipv4),
+            (_, Carries::Ipv6) => go_on(context, Stage::Ipv6),
+        });
+    };
+    let (ethernet, carries) = ethernet::parse(&front)?;
+    let tables = Tables::of_control(control);
     if matches!(carries, Carries::Ipv6) {
-        return Err(go_on(context, Stage::Ipv6));
+        let front = front_of::<Ipv6>(&packet).ok_or_else(|| go_on(context, Stage::Ipv6))?;
+        return run_ordinary::<Ipv6, 3>(context, front, ethernet, &tables);
     }
-    judge::<Ipv4, 1>(context, &packet, ethernet, || Ok(Tables::of_control(control)))
+    run_ordinary::<Ipv4, 1>(context, front, ethernet, &tables)
 }
 
-/// The same for a frame whose family is known.
+/// As many bytes as an ordinary packet has at least: all headers, without options or extensions. (UDP's is shorter than TCP's, but
+/// so short datagrams are rare.)
 #[inline(always)]
-pub fn run_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Verdict {
-    enter_family::<F, K>(context).unwrap_or_else(Verdict::from)
+fn front_of<F: Family>(packet: &Packet) -> Option<Front> {
+    packet.front(ethernet::LENGTH + F::HEADER_LENGTH + TCP_LENGTH)
 }
 
 #[inline(always)]
-fn enter_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
+fn run_ordinary<F: Path<K>, const K: usize>(
+    context: &XdpContext,
+    front: Front,
+    ethernet: Ethernet,
+    tables: &Tables,
+) -> Result<Verdict, Outcome> {
+    match ordinary::<F, K>(&front, ethernet) {
+        Ok(segment) => judge::<F, K>(context, &segment, tables, Some(front)),
+        Err(stage) => Err(go_on(context, stage)),
+    }
+}
+
+/// The headers of an ordinary packet: neither options nor extensions, a whole datagram, and nothing that is wrong with it. Or whom
+/// it is left to.
+#[inline(always)]
+fn ordinary<F: Path<K>, const K: usize>(front: &Front, ethernet: Ethernet) -> Result<Segment<F>, Stage> {
+    const OFFSET: usize = ethernet::LENGTH;
+    let other = |_| F::OTHER_STAGE;
+    if !F::may_be_plain(front) {
+        return Err(F::OTHER_STAGE);
+    }
+    let network = F::parse(front).map_err(other)?;
+    match segment::kind::<F>(&network).map_err(other)? {
+        Kind::Segment => {}
+        Kind::LaterFragment => return Err(F::FRAGMENT_STAGE),
+        Kind::Icmp => return Err(F::ICMP_STAGE),
+    }
+    if network.transport_offset != OFFSET + F::HEADER_LENGTH || !matches!(network.fragment, Fragment::Whole) {
+        return Err(F::OTHER_STAGE);
+    }
+    // Such that the compiler knows it.
+    let network = Network {
+        transport_offset: OFFSET + F::HEADER_LENGTH,
+        fragment: Fragment::Whole,
+        ..network
+    };
+    segment::with_transport::<F, Front>(front, ethernet, network).map_err(other)
+}
+
+/// Decides about a packet of a known family that is not ordinary, or may be so.
+#[inline(always)]
+pub fn run_family<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
     let packet = Packet::of(context);
     let (ethernet, _) = ethernet::parse(&packet)?;
-    judge::<F, K>(context, &packet, ethernet, Tables::active)
+    let network = F::parse(&packet)?;
+    match segment::kind::<F>(&network)? {
+        Kind::Segment => {}
+        Kind::LaterFragment => return Err(go_on(context, F::FRAGMENT_STAGE)),
+        Kind::Icmp => return Err(go_on(context, F::ICMP_STAGE)),
+    }
+    let segment = segment::with_transport::<F, Packet>(&packet, ethernet, network)?;
+    judge::<F, K>(context, &segment, &Tables::active()?, None)
 }
 
 /// Leaves the frame to another program, which does not come back.
@@ -229,38 +289,31 @@ pub fn go_on(context: &XdpContext, stage: Stage) -> Outcome {
     Outcome::Impossible
 }
 
+/// Decides about a segment; `ordinary` are the first bytes of its frame if it is one that the attached program decides about.
 #[inline(always)]
 fn judge<F: Path<K>, const K: usize>(
     context: &XdpContext,
-    packet: &Packet,
-    ethernet: Ethernet,
-    tables: impl FnOnce() -> Result<Tables, Outcome>,
+    segment: &Segment<F>,
+    tables: &Tables,
+    ordinary: Option<Front>,
 ) -> Result<Verdict, Outcome> {
-    let network = F::parse(packet)?;
-    match segment::kind::<F>(&network)? {
-        Kind::Segment => {}
-        Kind::LaterFragment => return Err(go_on(context, F::FRAGMENT_STAGE)),
-        Kind::Icmp => return Err(go_on(context, F::ICMP_STAGE)),
-    }
-    let segment = segment::with_transport::<F, Packet>(packet, ethernet, network)?;
-    let tables = tables()?;
     let (network, transport) = (&segment.network, &segment.transport);
     let protocol = network.protocol;
     if let Some(listener) = tables.listener::<F>(network.destination, transport.destination_port, protocol) {
         if K == 1 && listener.is(Listener::WIDE) {
             return Err(go_on(context, Stage::Ipv4Wide));
         }
-        return from_client::<F, K>(context, &segment, &tables, listener);
+        return from_client::<F, K>(context, segment, tables, listener, ordinary);
     }
     if let Some(membership) = tables.membership::<F>(network.source, transport.source_port, protocol) {
         let membership = Membership::unpack(membership.get());
         if K == 1 && membership.is(Membership::WIDE) {
             return Err(go_on(context, Stage::Ipv4Wide));
         }
-        return from_backend::<F, K>(context, &segment, &tables, membership);
+        return from_backend::<F, K>(context, segment, tables, membership, ordinary);
     }
     if segment.is_fragment() {
-        fragment::note_passed::<F, K>(context, &tables, network.destination);
+        fragment::note_passed::<F, K>(context, tables, network.destination);
     }
     Err(Outcome::NotOurs)
 }
@@ -292,14 +345,17 @@ fn from_client<F: Path<K>, const K: usize>(
     segment: &Segment<F>,
     tables: &Tables,
     listener: Listener,
+    ordinary: Option<Front>,
 ) -> Result<Verdict, Outcome> {
     let (client, port) = (segment.network.source, segment.transport.source_port);
     let key = F::key(client, port, listener.number(), vip_port(listener, segment));
-    let home = F::home(&key).ok_or(Outcome::Impossible)?;
     if !listener.is(Listener::STATELESS)
-        && let Some(entry) = home.find(&key)
+        && let Some(entry) = F::find(&key)
         && let Some(backend) = keeps(tables, segment, entry.1)
     {
+        if ordinary.is_some() && !goes_its_way(tables, segment, backend) {
+            return Err(go_on(context, F::OTHER_STAGE));
+        }
         explain::note(Decision::FromClient, listener.0.get(), entry.1.0);
         is_forwardable(segment)?;
         if backend.flags & Backend::RESET != 0 {
@@ -315,10 +371,35 @@ fn from_client<F: Path<K>, const K: usize>(
         let seen = (Sender::Client, segment.transport.flags);
         connection_table::note::<F, K>(key, entry.1, (tables, backend), seen, hop);
         let towards = Towards::of(entry.1);
-        return to_backend(context, segment, tables, towards, backend, Outcome::ToBackend);
+        return to_backend(
+            context,
+            segment,
+            tables,
+            (towards, backend),
+            Outcome::ToBackend,
+            ordinary,
+        );
     }
     explain::note(Decision::FromClient, listener.0.get(), 0);
     Err(go_on(context, F::NEW_STAGE))
+}
+
+/// Whether the next hop of a packet to a backend is known, and the packet fits.
+#[inline(always)]
+fn goes_its_way<F: Path<K>, const K: usize>(
+    tables: &Tables,
+    segment: &Segment<F>,
+    backend: &Backend,
+) -> bool {
+    let (_, growth) = tunnel(backend);
+    backend.interface_index != 0 && (segment.network.length + growth) as u32 <= tables.smallest_mtu()
+}
+
+/// Whether a backend's packets go through a tunnel, and by how much they grow for it.
+#[inline(always)]
+fn tunnel(backend: &Backend) -> (bool, usize) {
+    let tunnels = backend.mode == Mode::Ipip as u8;
+    (tunnels, if tunnels { overhead(backend) } else { 0 })
 }
 
 /// The backend of a known connection, unless this is a new connection from the same port, or its backend cannot take a
@@ -380,51 +461,51 @@ pub fn to_backend<F: Path<K>, const K: usize>(
     context: &XdpContext,
     segment: &Segment<F>,
     tables: &Tables,
-    towards: Towards,
-    backend: &'static Backend,
+    (towards, backend): (Towards, &'static Backend),
     outcome: Outcome,
+    ordinary: Option<Front>,
 ) -> Result<Verdict, Outcome> {
     let length = segment.network.length;
-    let tunnels = backend.mode == Mode::Ipip as u8;
-    let growth = if tunnels { overhead(backend) } else { 0 };
+    let (tunnels, growth) = tunnel(backend);
     let mut route = Route::known(backend.ethernet, backend.interface_index);
-    if backend.interface_index == 0 {
-        route = leave_to_backend::<F, K>(context, segment, backend);
-    }
-    if (length + growth) as u32 > tables.smallest_mtu() {
-        let otherwise = Otherwise {
-            cut: backend.mode == Mode::Nat as u8,
-            answer: true,
-        };
-        route = mtu::fitting::<F, K>(context, route, growth, otherwise)?;
-    }
-    if segment.is_fragment() {
-        fragment::note_to_backend::<F, K>(context, towards);
+    if ordinary.is_none() {
+        if backend.interface_index == 0 {
+            route = leave_to_backend::<F, K>(context, segment, backend);
+        }
+        if (length + growth) as u32 > tables.smallest_mtu() {
+            let otherwise = Otherwise {
+                cut: backend.mode == Mode::Nat as u8,
+                answer: true,
+            };
+            route = mtu::fitting::<F, K>(context, route, growth, otherwise)?;
+        }
+        if segment.is_fragment() {
+            fragment::note_to_backend::<F, K>(context, towards);
+        }
     }
     let by_kernel = route.how != How::Known;
     if by_kernel && backend.mode != Mode::Nat as u8 {
         // The kernel can send only what neither comes from one of its own addresses nor goes to one.
         return Err(Outcome::NeighbourUnknown);
     }
-    let packet = Packet::of(context);
+    let packet = ordinary.map_or_else(|| Packet::of(context), |front| front.packet());
     counters::to_backend(towards.id, packet.length());
     if tunnels {
         let outer = tables.outer(towards.id)?;
         encapsulate::<F>(context, length, backend, outer, route.ethernet)?;
-        return Ok(Verdict {
-            outcome,
-            interface_index: route.interface_index,
-        });
+        return Ok(Verdict::leaves(context, outcome, route.interface_index));
     }
-    rewrite_to_backend(&packet, segment, tables, towards, backend)?;
-    if by_kernel {
-        return Err(Outcome::ToBackendByKernel);
+    if let Some(front) = ordinary {
+        rewrite_to_backend(&front, segment, tables, towards, backend)?;
+        rewrite::ethernet(&front, route.ethernet)?;
+    } else {
+        rewrite_to_backend(&packet, segment, tables, towards, backend)?;
+        if by_kernel {
+            return Err(Outcome::ToBackendByKernel);
+        }
+        rewrite::ethernet(&packet, route.ethernet)?;
     }
-    rewrite::ethernet(&packet, route.ethernet)?;
-    Ok(Verdict {
-        outcome,
-        interface_index: route.interface_index,
-    })
+    Ok(Verdict::leaves(context, outcome, route.interface_index))
 }
 
 /// Where the routing table sends packets to a backend, whose address may be of another family than the packet.
@@ -450,7 +531,7 @@ fn leave_to_backend<F: Path<K>, const K: usize>(
 /// The headers as the backend must see them, but for the frame's own.
 #[inline(always)]
 fn rewrite_to_backend<F: Path<K>, const K: usize>(
-    packet: &Packet,
+    packet: &impl Writable,
     segment: &Segment<F>,
     tables: &Tables,
     towards: Towards,
@@ -491,6 +572,7 @@ fn from_backend<F: Path<K>, const K: usize>(
     segment: &Segment<F>,
     tables: &Tables,
     first: Membership,
+    ordinary: Option<Front>,
 ) -> Result<Verdict, Outcome> {
     let membership = if first.next == 0 {
         first
@@ -499,10 +581,13 @@ fn from_backend<F: Path<K>, const K: usize>(
     };
     let (client, vip_port) = client_of(segment, tables, membership).ok_or_else(|| tables.no_connection())?;
     let key = F::key(client.address, client.port, membership.service, vip_port);
-    let home = F::home(&key).ok_or(Outcome::Impossible)?;
-    if let Some(entry) = home.find(&key)
+    if let Some(entry) = F::find(&key)
         && is_answer(segment, membership, &client, entry.1)
     {
+        let hop = known_hop(entry.1.hop());
+        if ordinary.is_some() && !(hop.is_known() && segment.network.length as u32 <= tables.smallest_mtu()) {
+            return Err(go_on(context, F::OTHER_STAGE));
+        }
         explain::note(Decision::FromBackend, membership.pack(), entry.1.0);
         if segment.transport.flags.accepts() && entry.1.state().looks_over() {
             // The client talks to the backend directly, from a port whose balanced connection is over.
@@ -515,9 +600,10 @@ fn from_backend<F: Path<K>, const K: usize>(
             return Err(Outcome::NotOurs);
         }
         let seen = (Sender::Backend, segment.transport.flags);
-        let (id, hop) = (membership.backend, entry.1.hop());
-        connection_table::note::<F, K>(key, entry.1, (tables, backend), seen, hop);
-        return to_client(context, segment, tables, id, backend, &client, hop);
+        connection_table::note::<F, K>(key, entry.1, (tables, backend), seen, entry.1.hop());
+        let id = membership.backend;
+        let way = (entry.1.hop(), hop);
+        return to_client(context, segment, tables, (id, backend), &client, way, ordinary);
     }
     explain::note(Decision::FromBackend, membership.pack(), 0);
     Err(go_on(context, F::UNTRACKED_STAGE))
@@ -554,7 +640,7 @@ pub fn sibling<F: Path<K>, const K: usize>(context: *mut xdp_md, copy: u32, firs
         let membership = Membership::unpack(packed);
         if let Some((client, vip_port)) = client_of(&segment, &tables, membership) {
             let key = F::key(client.address, client.port, membership.service, vip_port);
-            let found = F::home(&key).and_then(|home| home.find(&key));
+            let found = F::find(&key);
             if found.is_some_and(|(_, value)| is_answer(&segment, membership, &client, value)) {
                 return packed;
             }
@@ -601,30 +687,39 @@ fn to_client<F: Path<K>, const K: usize>(
     context: &XdpContext,
     segment: &Segment<F>,
     tables: &Tables,
-    id: u16,
-    backend: &Backend,
+    (id, backend): (u16, &Backend),
     client: &Client<F::Address>,
-    hop: u16,
+    (number, hop): (u16, Hop),
+    ordinary: Option<Front>,
 ) -> Result<Verdict, Outcome> {
-    let mut route = way_back::<F>(context, hop, F::of_record(&backend.vip), client.address);
-    if segment.network.length as u32 > tables.smallest_mtu() {
-        route = mtu::fitting::<F, K>(context, route, 0, Otherwise::ANYTHING)?;
-    }
-    if segment.is_fragment() {
-        fragment::note_to_client::<F, K>(context, id, hop, client.address);
-    }
-    let packet = Packet::of(context);
+    let route = if ordinary.is_some() {
+        Route::known(hop.answer().to_words(), hop.interface_index())
+    } else {
+        let mut route = way_back::<F>(context, hop, F::of_record(&backend.vip), client.address);
+        if segment.network.length as u32 > tables.smallest_mtu() {
+            route = mtu::fitting::<F, K>(context, route, 0, Otherwise::ANYTHING)?;
+        }
+        if segment.is_fragment() {
+            fragment::note_to_client::<F, K>(context, id, number, client.address);
+        }
+        route
+    };
+    let packet = ordinary.map_or_else(|| Packet::of(context), |front| front.packet());
     counters::to_client(id, packet.length());
+    if let Some(front) = ordinary {
+        rewrite_to_client(&front, segment, backend, client)?;
+        rewrite::ethernet(&front, route.ethernet)?;
+        return Ok(Verdict::leaves(context, Outcome::ToClient, route.interface_index));
+    }
     rewrite_to_client(&packet, segment, backend, client)?;
-    leave(&packet, route, Outcome::ToClient, Outcome::ToClientByKernel)
+    leave(context, route, Outcome::ToClient, Outcome::ToClientByKernel)
 }
 
-/// The way to a client: by the hop with this number, or where that is unknown, as the routing table says.
+/// The way to a client: by the hop, or where that is unknown, as the routing table says.
 #[inline(always)]
-pub fn way_back<F: Family>(context: &XdpContext, hop: u16, vip: F::Address, client: F::Address) -> Route {
-    let known = known_hop(hop);
-    if known.is_known() {
-        Route::known(known.answer().to_words(), known.interface_index())
+pub fn way_back<F: Family>(context: &XdpContext, hop: Hop, vip: F::Address, client: F::Address) -> Route {
+    if hop.is_known() {
+        Route::known(hop.answer().to_words(), hop.interface_index())
     } else {
         route::<F>(context, vip, client)
     }
@@ -633,7 +728,7 @@ pub fn way_back<F: Family>(context: &XdpContext, hop: u16, vip: F::Address, clie
 /// The headers as the client must see them, but for the frame's own.
 #[inline(always)]
 pub fn rewrite_to_client<F: Path<K>, const K: usize>(
-    packet: &Packet,
+    packet: &impl Writable,
     segment: &Segment<F>,
     backend: &Backend,
     client: &Client<F::Address>,
@@ -660,7 +755,7 @@ pub fn rewrite_to_client<F: Path<K>, const K: usize>(
 /// Sends a rewritten packet where the routing table says, if need be by the kernel.
 #[inline(always)]
 pub fn leave(
-    packet: &Packet,
+    context: &XdpContext,
     route: Route,
     outcome: Outcome,
     by_kernel: Outcome,
@@ -668,9 +763,6 @@ pub fn leave(
     if route.how != How::Known {
         return Err(by_kernel);
     }
-    rewrite::ethernet(packet, route.ethernet)?;
-    Ok(Verdict {
-        outcome,
-        interface_index: route.interface_index,
-    })
+    rewrite::ethernet(&Packet::of(context), route.ethernet)?;
+    Ok(Verdict::leaves(context, outcome, route.interface_index))
 }

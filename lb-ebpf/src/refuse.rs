@@ -12,7 +12,7 @@ use lb_common::wire::{Frame as _, transport};
 use network_types::tcp::TcpHdr;
 
 use crate::icmp_error::{self, IcmpError, Says};
-use crate::packet::Packet;
+use crate::packet::{Packet, Writable as _};
 use crate::parse::Segment;
 use crate::rewrite;
 

@@ -10,7 +10,7 @@ use lb_common::wire::transport::{TCP_CHECKSUM, UDP_CHECKSUM};
 use lb_common::wire::{ipv4, ipv6};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use crate::packet::Packet;
+use crate::packet::{Packet, Writable};
 use crate::parse::Segment;
 
 /// Bytes of the Ethernet header that carry addresses.
@@ -22,7 +22,7 @@ pub trait Rewrite: Family {
     /// checksum. Takes one off the time to live as well (RFC 1812 section 5.3.1): the balancer is a router on the packet's
     /// way.
     fn route(
-        packet: &Packet,
+        frame: &impl Writable,
         source: Option<Self::Address>,
         destination: Option<Self::Address>,
         delta: Delta,
@@ -35,12 +35,12 @@ pub trait Rewrite: Family {
 impl Rewrite for Ipv4 {
     #[inline(always)]
     fn route(
-        packet: &Packet,
+        frame: &impl Writable,
         source: Option<u32>,
         destination: Option<u32>,
         delta: Delta,
     ) -> Result<(), Outcome> {
-        let mut header = packet
+        let mut header = frame
             .window_mut::<{ ipv4::LENGTH }>(ipv4::OFFSET)
             .ok_or(Outcome::Impossible)?;
         if let Some(source) = source {
@@ -53,7 +53,7 @@ impl Rewrite for Ipv4 {
         let new = old.wrapping_sub(1); // the time to live is the low byte of the word in memory
         header.set::<u16, { offset_of!(Ipv4Hdr, ttl) }>(new);
         let checksum = header.field::<u16, { offset_of!(Ipv4Hdr, check) }>();
-        let delta = delta.and(Delta::of_word(old, new));
+        let delta = delta.and(Delta::ONE_LESS); // of a word that has the protocol as well
         header.set::<u16, { offset_of!(Ipv4Hdr, check) }>(delta.apply(checksum));
         Ok(())
     }
@@ -77,12 +77,12 @@ impl Rewrite for Ipv4 {
 impl Rewrite for Ipv6 {
     #[inline(always)]
     fn route(
-        packet: &Packet,
+        frame: &impl Writable,
         source: Option<[u64; 2]>,
         destination: Option<[u64; 2]>,
         _: Delta,
     ) -> Result<(), Outcome> {
-        let mut header = packet
+        let mut header = frame
             .window_mut::<{ ipv6::LENGTH }>(ipv6::OFFSET)
             .ok_or(Outcome::Impossible)?;
         // Word by word: LLVM would have a function copy all of it, byte by byte.
@@ -113,36 +113,40 @@ impl Rewrite for Ipv6 {
 /// to date.
 #[inline(always)]
 pub fn transport<F: Family>(
-    packet: &Packet,
+    frame: &impl Writable,
     segment: &Segment<F>,
     source: u16,
     destination: u16,
     delta: Delta,
 ) -> Result<(), Outcome> {
     let at = segment.network.transport_offset;
-    let mut ports = packet.window_mut::<4>(at).ok_or(Outcome::Impossible)?;
+    let mut ports = frame.window_mut::<4>(at).ok_or(Outcome::Impossible)?;
     if source != 0 {
         ports.set::<u16, 0>(source);
     }
     if destination != 0 {
         ports.set::<u16, 2>(destination);
     }
-    let is_tcp = segment.is_tcp();
-    let at = at + if is_tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
-    let mut window = packet.window_mut::<2>(at).ok_or(Outcome::Impossible)?;
-    let old = window.field::<u16, 0>();
-    window.set::<u16, 0>(if is_tcp {
-        delta.apply(old)
+    if segment.is_tcp() {
+        let mut checksum = frame
+            .window_mut::<2>(at + TCP_CHECKSUM)
+            .ok_or(Outcome::Impossible)?;
+        let old = checksum.field::<u16, 0>();
+        checksum.set::<u16, 0>(delta.apply(old));
     } else {
-        delta.apply_to_udp(old)
-    });
+        let mut checksum = frame
+            .window_mut::<2>(at + UDP_CHECKSUM)
+            .ok_or(Outcome::Impossible)?;
+        let old = checksum.field::<u16, 0>();
+        checksum.set::<u16, 0>(delta.apply_to_udp(old));
+    }
     Ok(())
 }
 
 /// The frame's addresses, destination first, as three words in memory order.
 #[inline(always)]
-pub fn ethernet(packet: &Packet, [first, second, third]: [u32; 3]) -> Result<(), Outcome> {
-    let mut window = packet.window_mut::<ADDRESSES>(0).ok_or(Outcome::Impossible)?;
+pub fn ethernet(frame: &impl Writable, [first, second, third]: [u32; 3]) -> Result<(), Outcome> {
+    let mut window = frame.window_mut::<ADDRESSES>(0).ok_or(Outcome::Impossible)?;
     window.set::<u32, 0>(first);
     window.set::<u32, 4>(second);
     window.set::<u32, 8>(third);

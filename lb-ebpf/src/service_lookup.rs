@@ -115,7 +115,7 @@ impl Tables {
 
     #[inline(always)]
     fn listener_at(&self, key: u64) -> Option<Listener> {
-        let index = bucket_index(self.header.service_seed, key, self.header.service_mask);
+        let index = bucket_index(self.header.service_multiplier, key, self.header.service_mask);
         element(&SERVICE_TABLE, self.copy * SERVICE_BUCKETS + index)?
             .find(key)
             .map(Listener)
@@ -141,7 +141,7 @@ impl Tables {
 
     #[inline(always)]
     fn membership_at(&self, key: u64) -> Option<NonZeroU64> {
-        let index = bucket_index(self.header.endpoint_seed, key, self.header.endpoint_mask);
+        let index = bucket_index(self.header.endpoint_multiplier, key, self.header.endpoint_mask);
         element(&ENDPOINT_TABLE, self.copy * ENDPOINT_BUCKETS + index)?.find(key)
     }
 

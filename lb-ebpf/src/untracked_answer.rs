@@ -21,12 +21,7 @@ use crate::{counters, explain};
 
 /// Decides about a packet and changes it accordingly.
 #[inline(always)]
-pub fn run<F: Path<K>, const K: usize>(context: &XdpContext) -> Verdict {
-    judge::<F, K>(context).unwrap_or_else(Verdict::from)
-}
-
-#[inline(always)]
-fn judge<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
+pub fn run<F: Path<K>, const K: usize>(context: &XdpContext) -> Result<Verdict, Outcome> {
     let segment = parse::<F>(&Packet::of(context))?;
     let tables = Tables::active()?;
     let (network, transport) = (&segment.network, &segment.transport);
@@ -99,5 +94,5 @@ fn without_entry<F: Path<K>, const K: usize>(
     } else {
         Outcome::ToClientUntracked
     };
-    leave(&packet, route, outcome, Outcome::ToClientByKernel)
+    leave(context, route, outcome, Outcome::ToClientByKernel)
 }

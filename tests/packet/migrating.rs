@@ -1,8 +1,10 @@
 //! Connections are being brought over into these tables from older ones: what has an entry goes on, what has none waits.
 
+use std::mem::offset_of;
+
 use anyhow::Context as _;
 use aya::maps::Array;
-use lb_common::abi::CopyHeader;
+use lb_common::abi::{Control, CopyHeader};
 use lb_common::outcome::Outcome;
 use lb_tests::harness::Case;
 
@@ -26,10 +28,16 @@ pub fn cases() -> Vec<Case> {
         .collect()
 }
 
+/// Where a copy's header ends among the words of [`Control`].
+const fn last_word(copy: usize) -> usize {
+    (offset_of!(Control, copies) + (copy + 1) * size_of::<CopyHeader>()) / 8 - 1
+}
+
 /// Sets the mark in both copies, until a time in jiffies.
 fn mark(world: &mut World, until: u64) -> anyhow::Result<()> {
-    const FLAGS: [usize; 2] = [3, 6];
-    const UNTIL: usize = 8;
+    const UNTIL: usize = offset_of!(Control, migrating_until) / 8;
+    /// The flags are the high half of a header's last word.
+    const FLAGS: [usize; 2] = [last_word(0), last_word(1)];
     let map = world
         .dataplane
         .ebpf_mut()
@@ -38,7 +46,6 @@ fn mark(world: &mut World, until: u64) -> anyhow::Result<()> {
     let mut control: Array<_, [u64; 16]> = Array::try_from(map)?;
     let mut words = control.get(&0, 0)?;
     for word in FLAGS {
-        // The flags are the high half of a header's last word.
         words[word] |= u64::from(CopyHeader::MIGRATING) << 32;
     }
     words[UNTIL] = until;

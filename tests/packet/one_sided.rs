@@ -11,7 +11,7 @@ use crate::aging;
 use crate::frame::Frame;
 use crate::kind::{FIRST_OWN_PORT, Flavour, Kind};
 use crate::talk::Talk;
-use crate::world::{TIMEOUTS, World};
+use crate::world::{TIMEOUTS, World, was_noted};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -44,8 +44,7 @@ fn idle(kind: Kind) -> anyhow::Result<usize> {
     }
     let entry = world.connection(lives.client)?;
     assert_eq!(entry.state, State::Established);
-    let left = i32::from(entry.ticks_left);
-    assert!((i32::from(of_established) - left).abs() <= 1, "{entry:?}");
+    assert!(was_noted(&entry, 0, of_established), "{entry:?}");
     let stops = one_that_stops(&world, kind)?;
 
     aging::entries(&mut world, half_open + 2)?;

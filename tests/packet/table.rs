@@ -7,13 +7,13 @@ use lb::dataplane::{Connection, ServiceEntry};
 use lb::observed_state::Observed;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
-use lb_common::tick::Tick;
+use lb_common::tick::{Tick, slack};
 use lb_tests::harness::Case;
 
 use crate::kind::{Family, Kind, NAT};
 use crate::seen::Seen;
 use crate::talk::{Talk, client};
-use crate::world::{CLIENT, TIMEOUTS, World, service, web, www};
+use crate::world::{CLIENT, TIMEOUTS, World, service, was_noted, web, www};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -55,9 +55,11 @@ fn counting() -> anyhow::Result<()> {
     }
     let now = world.dataplane.now()?;
     let table = world.dataplane.connections();
-    let moments = [0, TIMEOUTS[0] + 2, TIMEOUTS[2] + 2, TIMEOUTS[1] + 2].map(|ticks| now.after(ticks));
+    let [half_open, established, closing] = TIMEOUTS;
+    let established = established + slack(established);
+    let moments = [0, half_open + 2, closing + 2, established + 2].map(|ticks| now.after(ticks));
     let mut seen = BTreeSet::new();
-    for now in moments.into_iter().chain([now.after(TIMEOUTS[0] + 2)]) {
+    for now in moments.into_iter().chain([now.after(half_open + 2)]) {
         let observed = Observed::count(table, now);
         let listed: Vec<_> = table.iter(now).collect();
         let open = |of: &dyn Fn(&Connection) -> bool| {
@@ -188,14 +190,13 @@ fn listing() -> anyhow::Result<()> {
         backend: web(77),
         ..Talk::new(CLIENT, 77)
     };
-    let age = |ticks_left: i16, timeout: u16| (i32::from(timeout) - i32::from(ticks_left)).abs() <= 1;
     let listed = |state: State, timeout: u16| -> anyhow::Result<()> {
         let connection = world.connection(CLIENT)?;
         assert_eq!(
             (connection.service, connection.backend, connection.state),
             (1500, 77, state)
         );
-        assert!(age(connection.ticks_left, timeout), "{connection:?}");
+        assert!(was_noted(&connection, 0, timeout), "{connection:?}");
         Ok(())
     };
     let [half_open, established, closing] = TIMEOUTS;
@@ -241,6 +242,7 @@ fn sweep() -> anyhow::Result<()> {
             .iter()
             .all(|connection| connection.state == State::Established)
     );
+    let established = established + slack(established);
     assert_eq!(table.sweep(later(established - 1)), 0, "not before its time");
     assert_eq!(table.sweep(later(established + 2)), 50);
     assert_eq!(world.connections()?, []);

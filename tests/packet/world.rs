@@ -10,6 +10,8 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use lb::dataplane::{BackendEntry, Connection, LoadOptions, ServiceEntry, Snapshot};
 use lb_common::abi::BackendCounters;
 use lb_common::outcome::Action;
+use lb_common::tcp_state::State;
+use lb_common::tick::slack;
 
 use crate::frame::{Frame, MTU};
 use crate::kind::{NAT, one_port};
@@ -31,6 +33,16 @@ pub const INSIDE: u32 = 4242;
 
 /// Ticks: half-open, established, closing.
 pub const TIMEOUTS: [u16; 3] = [9, 1800, 30];
+
+/// Whether an entry was noted so many ticks ago, by how long it has left of its timeout; one more may be over meanwhile.
+pub fn was_noted(connection: &Connection, ticks_ago: u16, timeout: u16) -> bool {
+    let slack = if connection.state == State::Established {
+        slack(timeout)
+    } else {
+        0
+    };
+    (i32::from(timeout + slack) - i32::from(ticks_ago) - i32::from(connection.ticks_left)).abs() <= 1
+}
 
 /// The program and what it decided so far.
 pub struct World {

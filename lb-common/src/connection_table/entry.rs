@@ -1,7 +1,7 @@
 //! The two words of an entry: what it is looked up by, and what is known about it.
 
 use crate::tcp_state::State;
-use crate::tick::Tick;
+use crate::tick::{Tick, slack};
 
 /// Width of a backend id; ids are 1 to 8,191, 0 means none.
 pub const BACKEND_BITS: u32 = 13;
@@ -142,6 +142,16 @@ impl Value {
         Self(self.0 & PACKING.immutable() | Self::new(state, 0, hop, deadline).0)
     }
 
+    /// Whether a packet from the middle of an established connection leaves the value as it is: it came through the same hop,
+    /// and at least `timeout` is left, but no more than that and its [`slack`].
+    #[inline(always)]
+    pub fn stays_as_it_is(self, hop: u16, now: Tick, timeout: u16) -> bool {
+        const COMPARED: u64 = 0xff | HOP_MASK << PACKING.hop;
+        let beyond = self.deadline().0.wrapping_sub(now.after(timeout).0);
+        (self.0 ^ Self::new(State::Established, 0, hop, Tick(0)).0) & COMPARED == 0
+            && beyond <= slack(timeout)
+    }
+
     /// What the key is stored XORed with. A reader that sees the key of one entry and the value of another computes a
     /// key that is nobody's, so that the pair can be read without barriers, which BPF did not have before 6.13.
     #[inline(always)]
@@ -239,6 +249,27 @@ mod tests {
             prop_assert_eq!(changed.hop(), 2047 - hop);
             prop_assert_eq!(changed.state(), STATES[7 - s]);
             prop_assert_eq!(changed.deadline(), Tick(!deadline));
+        }
+
+        /// From the packet that set the deadline on, packets change nothing until the slack is used up.
+        #[test]
+        fn established_connections_are_noted_now_and_then(
+            backend in 1u16..8192,
+            hop in 0u16..2048,
+            seen: u16,
+            timeout in 1u16..=crate::tick::MAX_TIMEOUT / 2,
+            later: u16,
+        ) {
+            let deadline = Tick(seen).after(timeout + slack(timeout));
+            let value = Value::new(State::Established, backend, hop, deadline);
+            let now = Tick(seen).after(later);
+            prop_assert_eq!(value.stays_as_it_is(hop, now, timeout), later <= slack(timeout));
+            prop_assert!(value.stays_as_it_is(hop, Tick(seen), timeout));
+            prop_assert!(!value.stays_as_it_is(hop ^ 1, Tick(seen), timeout));
+            prop_assert!(!value.with(State::ClientFin, hop, deadline).stays_as_it_is(hop, Tick(seen), timeout));
+            // A timeout that has become shorter holds from the next packet on.
+            let shorter = timeout - timeout / 8;
+            prop_assert_eq!(value.stays_as_it_is(hop, Tick(seen), shorter), timeout + slack(timeout) - shorter <= slack(shorter));
         }
 
         /// What is only cut off would be taken for another field.

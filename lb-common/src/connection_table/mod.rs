@@ -39,10 +39,10 @@ pub struct Bucket<W, const K: usize> {
     ways: [Way<W, K>; WAYS],
 }
 
-/// Buckets for so many connections: filled to 65 %, all but about a thousandth of the entries find a free way in one of
+/// Buckets for so many connections: filled to 55 %, all but about a thousandth of the entries find a free way in one of
 /// their two buckets (tested); the rest are served without an entry.
 pub const fn buckets_for(connections: u32) -> u32 {
-    let buckets = (connections as u64 * 100).div_ceil(65 * WAYS as u64) as u32;
+    let buckets = (connections as u64 * 100).div_ceil(55 * WAYS as u64) as u32;
     if buckets < 2 { 2 } else { buckets }
 }
 
@@ -170,6 +170,19 @@ impl<W: Word, const K: usize> Way<W, K> {
     }
 }
 
+impl<W: Word, const K: usize> Bucket<W, K> {
+    /// The entry of a key, with its value at the time.
+    #[inline(always)]
+    pub fn find(&self, key: &[u64; K]) -> Option<(&Way<W, K>, Value)> {
+        for (position, way) in self.ways.iter().enumerate() {
+            if let Some(value) = way.matches(key) {
+                return Some((&self.ways[obscured(position, value) % WAYS], value));
+            }
+        }
+        None
+    }
+}
+
 impl<W, const K: usize> Bucket<W, K> {
     /// All ways, for whoever sweeps the table.
     pub fn ways(&self) -> &[Way<W, K>; WAYS] {
@@ -242,14 +255,7 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
     /// The entry of a key, with its value at the time.
     #[inline(always)]
     pub fn find(&self, key: &[u64; K]) -> Option<(&'a Way<W, K>, Value)> {
-        for bucket in [self.first, self.second] {
-            for (position, way) in bucket.ways.iter().enumerate() {
-                if let Some(value) = way.matches(key) {
-                    return Some((&bucket.ways[obscured(position, value) % WAYS], value));
-                }
-            }
-        }
-        None
+        self.first.find(key).or_else(|| self.second.find(key))
     }
 
     /// Stores a new connection. Call [`Self::find`] first: this does not look for an entry with this key.
@@ -305,7 +311,8 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
         }
     }
 
-    /// The way to take, what it holds, and its rank: the lowest, and among empty ways that of the emptier bucket.
+    /// The way to take, what it holds, and its rank: the lowest. Among empty ways that of the first bucket, where it is found
+    /// sooner, while there is another one; else that of the emptier bucket.
     #[inline(always)]
     fn victim(&self, now: Tick) -> (usize, Value, u64) {
         let mut best = u64::MAX >> 1;
@@ -314,6 +321,10 @@ impl<'a, W: Word, const K: usize> Home<'a, W, K> {
             for way in &bucket.ways {
                 // 1 for every state's bits but 0.
                 taken += ((way.value.load() & 0xf) + 15) >> 4;
+            }
+            if number == 0 {
+                // 1 for the last two numbers.
+                taken *= (taken + 1) >> 2;
             }
             for (position, way) in bucket.ways.iter().enumerate() {
                 let score = eviction_score(Value(way.value.load()), now) + (taken << 3);

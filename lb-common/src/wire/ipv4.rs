@@ -13,6 +13,8 @@ pub const OFFSET: usize = ethernet::LENGTH;
 /// Length of the header without options, in bytes.
 pub const LENGTH: usize = Ipv4Hdr::LEN;
 
+/// The first byte of a header without options: the version, and the length in words.
+const PLAIN: u8 = 4 << 4 | (LENGTH / 4) as u8;
 const MORE_FRAGMENTS: u16 = 0x2000u16.to_be();
 const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
 const FRAGMENT_OFFSET: u16 = 0x1fffu16.to_be();
@@ -28,6 +30,15 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Network<u32>, Outcome> {
         return Err(Outcome::MalformedIp);
     }
     Ok(network)
+}
+
+/// Whether the header is one without options, of a whole datagram.
+#[inline(always)]
+pub fn is_plain<F: Frame + ?Sized>(frame: &F) -> bool {
+    frame.window::<LENGTH>(OFFSET).is_some_and(|header| {
+        header.field::<u8, { offset_of!(Ipv4Hdr, vihl) }>() == PLAIN
+            && header.field::<u16, { offset_of!(Ipv4Hdr, frags) }>() & (MORE_FRAGMENTS | FRAGMENT_OFFSET) == 0
+    })
 }
 
 /// Reads the header of a packet of which only the beginning is there, at an offset of the frame: what an ICMP error quotes.

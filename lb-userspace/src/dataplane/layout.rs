@@ -5,10 +5,10 @@ use lb_common::connection_table::Packing;
 use lb_common::connection_table::entry::{PACKING, PACKING_3};
 
 /// By version, the present one last.
-const KNOWN: &[(u32, &Packing)] = if ABI_VERSION == 3 {
-    &[(3, &PACKING)]
+const KNOWN: &[(u32, &Packing)] = if ABI_VERSION == 4 {
+    &[(3, &PACKING_3), (4, &PACKING)]
 } else {
-    &[(3, &PACKING_3), (ABI_VERSION, &PACKING)]
+    &[(3, &PACKING_3), (4, &PACKING_3), (ABI_VERSION, &PACKING)]
 };
 
 /// How the entries of a version are packed; `None`: nobody here knows.
@@ -22,5 +22,5 @@ pub(super) fn of(version: u32) -> Option<&'static Packing> {
 /// The versions, in words.
 pub(super) fn known() -> String {
     let versions: Vec<_> = KNOWN.iter().map(|(version, _)| version.to_string()).collect();
-    format!("version {}", versions.join(" and "))
+    format!("versions {}", versions.join(" and "))
 }

@@ -158,8 +158,8 @@ impl Dataplane {
             }
         }
         let header = CopyHeader {
-            service_seed: snapshot.services_by_endpoint.seed,
-            endpoint_seed: snapshot.backends_by_endpoint.seed,
+            service_multiplier: snapshot.services_by_endpoint.multiplier,
+            endpoint_multiplier: snapshot.backends_by_endpoint.multiplier,
             service_mask: snapshot.services_by_endpoint.mask(),
             endpoint_mask: snapshot.backends_by_endpoint.mask(),
             smallest_mtu,

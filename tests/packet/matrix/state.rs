@@ -3,13 +3,14 @@
 use anyhow::ensure;
 use lb_common::outcome::Outcome;
 use lb_common::tcp_state::State;
+use lb_common::tick::slack;
 use lb_tests::harness::Case;
 
 use super::{each, established, within_a_tick};
 use crate::aging;
 use crate::kind::Kind;
 use crate::talk::Talk;
-use crate::world::{TIMEOUTS, World};
+use crate::world::{TIMEOUTS, World, was_noted};
 
 pub fn cases() -> Vec<Case> {
     [
@@ -59,17 +60,21 @@ fn two_sided_tcp() -> Vec<Kind> {
     kinds
 }
 
-/// The entry's state, and how long it has left, but for the tick that may be over meanwhile.
+/// The entry's state, and that it was noted just now.
 fn is(world: &World, talk: &Talk, state: State, timeout: u16) -> anyhow::Result<()> {
+    was(0, world, talk, state, timeout)
+}
+
+/// The entry's state, and that it was noted so many ticks ago.
+fn was(ticks_ago: u16, world: &World, talk: &Talk, state: State, timeout: u16) -> anyhow::Result<()> {
     let connection = world.connection(talk.client)?;
     ensure!(
         (connection.service, connection.backend) == (1, talk.backend.id),
         "{connection:?}"
     );
     ensure!(connection.state == state, "{connection:?}, not {state:?}");
-    let left = i32::from(connection.ticks_left);
     ensure!(
-        (i32::from(timeout) - left).abs() <= 1,
+        was_noted(&connection, ticks_ago, timeout),
         "{connection:?}, not {timeout}"
     );
     Ok(())
@@ -136,7 +141,7 @@ fn timeouts(kind: Kind) -> anyhow::Result<usize> {
     };
     is(&world, &talk, first, half_open)?;
     aging::entries(&mut world, 20)?;
-    is(&world, &talk, first, half_open - 20)?;
+    was(20, &world, &talk, first, half_open)?;
     world.forward("the same again", &talk, talk.client_opens())?;
     // With UDP, where answers are not seen, that confirms it.
     if kind.is_tcp() || kind.is_answered() {
@@ -146,8 +151,20 @@ fn timeouts(kind: Kind) -> anyhow::Result<usize> {
         world.answer("the answer", &talk, talk.backend_accepts())?;
         world.forward("the next one", &talk, talk.client_says(b""))?;
         is(&world, &talk, State::Established, of_established)?;
+        aging::entries(&mut world, slack(of_established) - 2)?;
+        world.both("nothing changes for a while", &talk, |frame| frame)?;
+        was(
+            slack(of_established) - 2,
+            &world,
+            &talk,
+            State::Established,
+            of_established,
+        )?;
+        aging::entries(&mut world, 4)?;
+        world.forward("and then it is noted again", &talk, talk.client_says(b""))?;
+        is(&world, &talk, State::Established, of_established)?;
         aging::entries(&mut world, 2999)?;
-        is(&world, &talk, State::Established, of_established - 2999)?;
+        was(2999, &world, &talk, State::Established, of_established)?;
         world.answer("the backend alone keeps it", &talk, talk.backend_says(b"!"))?;
         is(&world, &talk, State::Established, of_established)?;
         if kind.is_tcp() {

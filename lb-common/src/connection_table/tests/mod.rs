@@ -102,8 +102,8 @@ fn both_homes_are_distinct_and_in_range_and_all_are_used() {
 fn there_are_always_two_buckets() {
     assert_eq!(buckets_for(0), 2);
     assert_eq!(buckets_for(1), 2);
-    assert_eq!(buckets_for(1_000_000), 384_616);
-    assert_eq!(buckets_for(u32::MAX), 1_651_910_499);
+    assert_eq!(buckets_for(1_000_000), 454_546);
+    assert_eq!(buckets_for(u32::MAX), 1_952_257_862);
 }
 
 /// Filled with connections that may not be evicted: up to four fifths of `max_connections` practically all find a way,

@@ -163,7 +163,7 @@ fn memory_that_is_short_before_the_start_only() {
         &[(
             Check::Memory,
             Error,
-            &["take 30 MiB", "10 MiB left", "max_connections"],
+            &["take 35 MiB", "10 MiB left", "max_connections"],
         )],
     );
     let (mut machine, config) = sound();
@@ -414,7 +414,7 @@ fn what_was_seen_is_told_in_a_few_words() {
     assert_eq!(told(Check::Bpffs).as_deref(), Some("/sys/fs/bpf mounted"));
     assert_eq!(
         told(Check::Memory).as_deref(),
-        Some("tables take 30 MiB, 1024 MiB available")
+        Some("tables take 35 MiB, 1024 MiB available")
     );
     let drivers = "eth0 ice (native program), eth1 ice (native program)";
     assert_eq!(told(Check::Driver).as_deref(), Some(drivers));
