@@ -92,7 +92,10 @@ fn no_way_back(lab: &Lab) -> Result<()> {
     let mut command = lab.command(Node::Lb, lab.options().binaries.lbd.clone())?;
     command.arg("--config").arg(lab.file("lb.toml"));
     let said = run_and_see(&mut command)?;
-    let not_understood = format!("are of ABI version {}, and this lbd understands", 1000 + ABI_VERSION);
+    let not_understood = format!(
+        "are of ABI version {}, and this lbd understands",
+        1000 + ABI_VERSION
+    );
     let words = [not_understood.as_str(), "another lbd uses it", "lbd.sock"];
     ensure!(
         said.code == 1 && words.iter().any(|words| said.err.contains(words)),

@@ -42,6 +42,9 @@ pub struct ServiceText {
     pub backend_port: Option<u16>,
     /// More lines of each `[[service.backend]]`, such as `backup = true`, each with its end. Default: none.
     pub backend_lines: [&'static str; Node::WEB.len()],
+    /// How often they are probed and what that says, as lines of `[service.health]`; empty: as everybody is who does not say.
+    /// Default: so that what is down is noticed within about a second.
+    pub pace: &'static str,
     /// More lines of `[[service]]`, such as `scheduler = "maglev"`, each with its end.
     pub lines: String,
 }
@@ -61,6 +64,7 @@ impl ServiceText {
             backends: Backends::default(),
             backend_port: None,
             backend_lines: [""; Node::WEB.len()],
+            pace: PACE,
             lines: String::new(),
         }
     }
@@ -130,8 +134,10 @@ impl LabOptions {
     /// Adds a service to `lb.toml`; the topology must have been chosen.
     pub fn add_service(&mut self, service: &ServiceText) {
         let health = match service.backends {
-            Backends::WebServers if service.backends_can_be_probed() => format!("type = \"tcp\"\n{PACE}"),
-            Backends::WebServers => format!("type = \"tcp\"\nport = {TRANSFER_PORT}\n{PACE}"),
+            Backends::WebServers if service.backends_can_be_probed() => {
+                format!("type = \"tcp\"\n{}", service.pace)
+            }
+            Backends::WebServers => format!("type = \"tcp\"\nport = {TRANSFER_PORT}\n{}", service.pace),
             Backends::UnprobedWebServers | Backends::Sinks => "type = \"none\"\n".to_owned(),
         };
         let text = service.toml(self.topology, &health);
