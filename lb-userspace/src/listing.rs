@@ -1,6 +1,8 @@
 //! The connections of the tables, as they are shown.
 
+use std::borrow::Cow;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use lb_common::tick::Tick;
 
@@ -14,8 +16,8 @@ const DEFAULT_LIMIT: usize = 1000;
 /// Names of all that connections may name, by the small numbers that entries have for them.
 #[derive(Debug, Default)]
 pub struct Names<'a> {
-    services: Vec<Option<(&'a ServiceKey, &'a str)>>,
-    backends: Vec<Option<&'a str>>,
+    services: Vec<Option<(&'a ServiceKey, Arc<str>)>>,
+    backends: Vec<Option<Arc<str>>>,
 }
 
 impl<'a> Names<'a> {
@@ -26,28 +28,28 @@ impl<'a> Names<'a> {
     ) -> Self {
         let mut names = Self::default();
         for (number, key, name) in services {
-            put(&mut names.services, number, (key, name));
+            put(&mut names.services, number, (key, Arc::from(name)));
         }
         for (id, name) in backends {
-            put(&mut names.backends, id, name);
+            put(&mut names.backends, id, Arc::from(name));
         }
         names
     }
 
     /// Of services.
-    pub fn services(&self) -> impl Iterator<Item = &'a str> {
-        self.services.iter().flatten().map(|(_, name)| *name)
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.services.iter().flatten().map(|(_, name)| &**name)
     }
 
     /// Of backends.
-    pub fn backends(&self) -> impl Iterator<Item = &'a str> {
-        self.backends.iter().flatten().copied()
+    pub fn backends(&self) -> impl Iterator<Item = &str> {
+        self.backends.iter().flatten().map(|name| &**name)
     }
 
-    fn of(&self, connection: &dataplane::Connection) -> Option<((&'a ServiceKey, &'a str), &'a str)> {
-        let service = *self.services.get(usize::from(connection.service))?;
-        let backend = *self.backends.get(usize::from(connection.backend))?;
-        Some((service?, backend?))
+    fn of(&self, connection: &dataplane::Connection) -> Option<(&'a ServiceKey, &Arc<str>, &Arc<str>)> {
+        let (key, service) = self.services.get(usize::from(connection.service))?.as_ref()?;
+        let backend = self.backends.get(usize::from(connection.backend))?.as_ref()?;
+        Some((key, service, backend))
     }
 }
 
@@ -76,7 +78,7 @@ pub fn connections(
     };
     let present = table.iter(now).filter(|connection| connection.ticks_left >= 0);
     for connection in present {
-        let Some(((key, service), backend)) = names.of(&connection) else {
+        let Some((key, service, backend)) = names.of(&connection) else {
             continue;
         };
         let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
@@ -102,10 +104,10 @@ pub fn connections(
                 key.port
             },
             protocol: key.protocol,
-            service: service.to_owned(),
-            backend: backend.to_owned(),
+            service: Arc::clone(service),
+            backend: Arc::clone(backend),
             own_port: NonZeroU16::new(connection.own_port),
-            state: connection.state.name().to_owned(),
+            state: Cow::Borrowed(connection.state.name()),
             expires_seconds: clock.duration(connection.ticks_left.unsigned_abs()).as_secs(),
         });
     }

@@ -218,5 +218,7 @@ fn send(lab: &Lab) -> Result<BTreeMap<u16, String>> {
 fn connections(lab: &Lab) -> Result<BTreeMap<u16, String>> {
     let all: Connections = lbctl::json(lab, &["connection", "list", "--service", SERVICE])?;
     let connections = all.connections.into_iter();
-    Ok(connections.map(|it| (it.client_port, it.backend)).collect())
+    Ok(connections
+        .map(|it| (it.client_port, it.backend.to_string()))
+        .collect())
 }

@@ -86,7 +86,7 @@ fn says_where_connections_go() -> Result<()> {
             "{answer:?}"
         );
         ensure!(
-            answer.interface == *backend,
+            *answer.interface == **backend,
             "it comes by the interface to {backend}: {answer:?}"
         );
         ensure!(

@@ -1,9 +1,11 @@
 //! What the API speaks: requests and answers, used by the server and by `lbctl` alike, so that they cannot differ.
 //! Every field is part of the API; `--json` prints these as they are.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -202,7 +204,7 @@ pub struct Connections {
     pub connections: Vec<Connection>,
 }
 
-/// One connection.
+/// One connection. Of a million that are listed, all that is the same is there once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Connection {
     /// The client's address.
@@ -216,13 +218,13 @@ pub struct Connection {
     /// The transport protocol.
     pub protocol: config::Protocol,
     /// The service's name.
-    pub service: String,
+    pub service: Arc<str>,
     /// The backend's name.
-    pub backend: String,
+    pub backend: Arc<str>,
     /// The balancer's own port towards the backend, of a `full-nat` connection.
     pub own_port: Option<NonZeroU16>,
     /// The state of the connection as the balancer saw it: `established`, …; UDP has `unconfirmed` and `established`.
-    pub state: String,
+    pub state: Cow<'static, str>,
     /// Seconds until it is forgotten if nothing more is seen.
     pub expires_seconds: u64,
 }

@@ -196,10 +196,10 @@ impl Control for Fake {
             vip: "2001:db8::10".parse().unwrap(),
             vip_port: 443,
             protocol: config::Protocol::Tcp,
-            service: "www".to_owned(),
-            backend: "web1".to_owned(),
+            service: "www".into(),
+            backend: "web1".into(),
             own_port: None,
-            state: "established".to_owned(),
+            state: "established".into(),
             expires_seconds: 7440,
         };
         let mut connections = vec![connection; filter.limit.unwrap_or(1)];

@@ -109,7 +109,7 @@ pub(in crate::cli) fn connections(screen: &Screen, answer: &Connections) -> Stri
             text(SocketAddr::new(connection.client, connection.client_port).to_string()),
             text(format!("{vip}/{}", word(&connection.protocol))),
             text(format!("{}/{}", connection.service, connection.backend)),
-            text(&connection.state),
+            text(&*connection.state),
             text(seconds(connection.expires_seconds)),
             text(
                 connection
