@@ -1,8 +1,13 @@
 //! The ways back to clients: each distinct (neighbour, own address, interface) that clients' packets came from has a
 //! number of 11 bits, which a connection remembers. There are few of them: a router or two, rarely more.
 
+use core::mem::offset_of;
+
+use network_types::eth::EthHdr;
+
 use crate::hash::{Seed, scale_high};
-use crate::wire::ethernet::{Ethernet, Mac};
+use crate::wire::Frame;
+use crate::wire::ethernet::{self, Ethernet, Mac};
 use crate::word::Word;
 
 /// Numbers of return hops: 1 to 2,047; 0 means unknown.
@@ -46,6 +51,20 @@ impl Hop {
             neighbour: frame.source.0 | (u64::from(interface_index) & 0xffff) << 48,
             own: frame.destination.0 | (u64::from(interface_index) >> 16) << 48,
         }
+    }
+
+    /// Whether it sent a frame through this interface: whether [`Self::new`] would give the same, without putting that together.
+    #[inline(always)]
+    pub fn sent<F: Frame + ?Sized>(&self, frame: &F, interface_index: u32) -> bool {
+        // Six bytes of each and two that are no part of it, which come last: the low ones are shifted to where these are lost.
+        const DESTINATION: usize = offset_of!(EthHdr, dst_addr);
+        const SOURCE: usize = offset_of!(EthHdr, src_addr);
+        let Some(header) = frame.window::<{ ethernet::LENGTH }>(0) else {
+            return false;
+        };
+        let own = header.field::<u64, DESTINATION>() ^ self.own;
+        let neighbour = header.field::<u64, SOURCE>() ^ self.neighbour;
+        (own | neighbour) << 16 == 0 && self.interface_index() == interface_index
     }
 
     /// The addresses of a frame on its way back.
@@ -143,6 +162,27 @@ mod tests {
         assert_eq!(hop.answer().destination.to_bytes(), [2, 0, 0, 0, 0, 9]);
         assert_eq!(hop.answer().source.to_bytes(), [254; 6]);
         assert_eq!(hop.interface_index(), 0x1234_5678);
+    }
+
+    /// Whatever differs, in any bit of the addresses and of the interface, is seen; what follows them does not matter.
+    #[test]
+    fn whoever_sent_a_frame_is_known_by_its_first_bytes() {
+        let mut frame = *b"\xfe\xfd\xfc\xfb\xfa\xf9\x02\x03\x04\x05\x06\x07\x08\x00\x45\x00";
+        let interface_index = 0x8765_4321;
+        let (ethernet, _) = ethernet::parse(&frame[..]).unwrap();
+        let hop = Hop::new(ethernet, interface_index);
+        assert!(hop.sent(&frame[..], interface_index));
+        for bit in 0..32 {
+            assert!(!hop.sent(&frame[..], interface_index ^ 1 << bit));
+        }
+        for byte in 0..frame.len() {
+            for bit in 0..8 {
+                frame[byte] ^= 1 << bit;
+                assert_eq!(hop.sent(&frame[..], interface_index), byte >= 12);
+                frame[byte] ^= 1 << bit;
+            }
+        }
+        assert!(!hop.sent(&frame[..13], interface_index));
     }
 
     #[test]

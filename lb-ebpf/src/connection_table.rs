@@ -11,7 +11,7 @@ use lb_common::family::{Ipv4, Ipv6, Keys};
 use lb_common::return_hop::{self, Hop, HopSlot};
 use lb_common::tcp_state::{Flags, Sender, State, TimeoutClass};
 use lb_common::tick::{Tick, slack};
-use lb_common::wire::ethernet::Ethernet;
+use lb_common::wire::{Frame, ethernet};
 use lb_common::word::Word as _;
 
 use crate::global;
@@ -213,11 +213,11 @@ impl Seen {
 pub fn note<F: Path<K>, const K: usize>(
     key: [u64; K],
     value: Value,
-    (tables, backend): (&Tables, &Backend),
+    (tables, backend, mode): (&Tables, &Backend, u8),
     (sender, flags): (Sender, Flags),
     hop: u16,
 ) {
-    let hop_after = if answers_are_seen(backend) { hop } else { GOES_ON };
+    let hop_after = if answers_are_seen(mode) { hop } else { GOES_ON };
     // Nearly all packets are from the middle of an established connection.
     let timeout = backend.timeout(TimeoutClass::Established);
     if flags.is_ordinary() && value.stays_as_it_is(hop_after, now(), timeout) {
@@ -257,7 +257,7 @@ fn note_change<F: Table<K>, const K: usize>(key: [u64; K], seen: u32, copy: u32)
     else {
         return 0;
     };
-    let (state, hop) = if answers_are_seen(backend) {
+    let (state, hop) = if answers_are_seen(backend.mode) {
         seen.after(value)
     } else {
         after_alone(value, seen.flags(), backend, now)
@@ -273,10 +273,10 @@ fn note_change<F: Table<K>, const K: usize>(key: [u64; K], seen: u32, copy: u32)
     u64::from(next != value && !way.update(value, next))
 }
 
-/// Whether the backend's answers come by here.
+/// Whether answers of backends with such a mode come by here.
 #[inline(always)]
-pub fn answers_are_seen(backend: &Backend) -> bool {
-    backend.mode <= Mode::FullNat as u8
+pub fn answers_are_seen(mode: u8) -> bool {
+    mode <= Mode::FullNat as u8
 }
 
 /// The state after a segment, and how many there were.
@@ -295,15 +295,17 @@ fn after_alone(value: Value, flags: Flags, backend: &Backend, now: Tick) -> (Sta
 
 /// The number of the hop that a client's frame came from; `known` is what its connection remembers. 0: not to be known.
 #[inline(always)]
-pub fn return_hop(frame: &Ethernet, interface_index: u32, known: u16) -> u16 {
+pub fn return_hop<F: Frame>(frame: &F, interface_index: u32, known: u16) -> u16 {
     if LEARN_RETURN_HOPS.load() == 0 {
         return 0;
     }
-    let hop = Hop::new(*frame, interface_index);
-    if known != 0 && known_hop(known) == hop {
+    if known != 0 && known_hop(known).sent(frame, interface_index) {
         return known;
     }
-    let (neighbour, own) = hop.words();
+    let Ok((ethernet, _)) = ethernet::parse(frame) else {
+        return 0;
+    };
+    let (neighbour, own) = Hop::new(ethernet, interface_index).words();
     global::intern(neighbour, own) as u16
 }
 

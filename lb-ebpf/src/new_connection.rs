@@ -50,7 +50,8 @@ fn from_client<F: Path<K>, const K: usize>(
     match choose_and_remember(context, segment, tables, listener) {
         Ok((towards, outcome)) => {
             let backend = tables.backend(towards.id).ok_or(Outcome::Impossible)?;
-            to_backend(context, segment, tables, (towards, backend), outcome, None)
+            let towards = (towards, backend, backend.mode);
+            to_backend(context, segment, tables, towards, outcome, None)
         }
         Err(Outcome::NotOurs) if segment.is_fragment() => {
             fragment::note_passed::<F, K>(context, tables, segment.network.destination);
@@ -146,8 +147,8 @@ fn choose_and_remember<F: Path<K>, const K: usize>(
         State::Unconfirmed
     };
     let deadline = now.after(backend.timeout(state.timeout_class()));
-    let hop = if answers_are_seen(backend) {
-        return_hop(context, segment, 0)
+    let hop = if answers_are_seen(backend.mode) {
+        return_hop(context, &Packet::of(context), 0)
     } else {
         0
     };

@@ -6,13 +6,13 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{Backend, Listener, MAX_SIBLINGS, Membership, Mode, Outer, Stage};
 use lb_common::checksum::Delta;
-use lb_common::connection_table::Value;
+use lb_common::connection_table::{Value, Way};
 use lb_common::explain::Decision;
 use lb_common::family::{Family, Ipv4, Ipv6};
 use lb_common::outcome::Outcome;
 use lb_common::return_hop::Hop;
 use lb_common::tcp_state::{Sender, State};
-use lb_common::wire::Frame as _;
+use lb_common::wire::Frame;
 use lb_common::wire::ethernet::{self, Carries, Ethernet};
 use lb_common::wire::network::{Fragment, Network};
 use lb_common::wire::segment::{self, Kind};
@@ -29,6 +29,7 @@ use crate::packet::{Front, Packet, Writable};
 use crate::parse::{Segment, parse};
 use crate::rewrite::{self, Rewrite};
 use crate::service_lookup::{self, Tables};
+use crate::word::SharedWord;
 use crate::{counters, explain, fragment, global, trace};
 
 /// A family whose packets go this way, the programs that go on with those that do not, and the functions that the
@@ -307,6 +308,15 @@ fn judge<F: Path<K>, const K: usize>(
     }
     if let Some(membership) = tables.membership::<F>(network.source, transport.source_port, protocol) {
         let membership = Membership::unpack(membership.get());
+        if ordinary.is_some() && membership.next == 0 && membership.flags == 0 {
+            // As most are: what others may need is left out.
+            let membership = Membership {
+                next: 0,
+                flags: 0,
+                ..membership
+            };
+            return from_backend::<F, K>(context, segment, tables, membership, ordinary);
+        }
         if K == 1 && membership.is(Membership::WIDE) {
             return Err(go_on(context, Stage::Ipv4Wide));
         }
@@ -353,35 +363,69 @@ fn from_client<F: Path<K>, const K: usize>(
         && let Some(entry) = F::find(&key)
         && let Some(backend) = keeps(tables, segment, entry.1)
     {
-        if ordinary.is_some() && !goes_its_way(tables, segment, backend) {
-            return Err(go_on(context, F::OTHER_STAGE));
-        }
-        explain::note(Decision::FromClient, listener.0.get(), entry.1.0);
-        is_forwardable(segment)?;
-        if backend.flags & Backend::RESET != 0 {
-            let (way, value) = entry;
-            way.update(value, value.with(State::Closed, value.hop(), value.deadline()));
-            return Err(answer::<F, K>(context, Outcome::ResetBackendDown, 0));
-        }
-        let hop = if answers_are_seen(backend) {
-            return_hop(context, segment, entry.1.hop())
-        } else {
-            0
+        let known = Known {
+            listener,
+            key,
+            way: entry.0,
+            value: entry.1,
+            backend,
         };
-        let seen = (Sender::Client, segment.transport.flags);
-        connection_table::note::<F, K>(key, entry.1, (tables, backend), seen, hop);
-        let towards = Towards::of(entry.1);
-        return to_backend(
-            context,
-            segment,
-            tables,
-            (towards, backend),
-            Outcome::ToBackend,
-            ordinary,
-        );
+        // Most are of this mode: what another one may need is left out.
+        const NAT: u8 = Mode::Nat as u8;
+        return if ordinary.is_some() && backend.mode == NAT {
+            of_known(context, segment, tables, known, NAT, ordinary)
+        } else {
+            of_known(context, segment, tables, known, backend.mode, ordinary)
+        };
     }
     explain::note(Decision::FromClient, listener.0.get(), 0);
     Err(go_on(context, F::NEW_STAGE))
+}
+
+/// A connection that is known.
+struct Known<const K: usize> {
+    listener: Listener,
+    key: [u64; K],
+    way: &'static Way<SharedWord, K>,
+    value: Value,
+    backend: &'static Backend,
+}
+
+/// A client's packet of a known connection to a backend of this mode.
+#[inline(always)]
+fn of_known<F: Path<K>, const K: usize>(
+    context: &XdpContext,
+    segment: &Segment<F>,
+    tables: &Tables,
+    known: Known<K>,
+    mode: u8,
+    ordinary: Option<Front>,
+) -> Result<Verdict, Outcome> {
+    let Known {
+        listener,
+        key,
+        way,
+        value,
+        backend,
+    } = known;
+    if ordinary.is_some() && !goes_its_way(tables, segment, backend, mode) {
+        return Err(go_on(context, F::OTHER_STAGE));
+    }
+    explain::note(Decision::FromClient, listener.0.get(), value.0);
+    is_forwardable(segment)?;
+    if backend.flags & Backend::RESET != 0 {
+        way.update(value, value.with(State::Closed, value.hop(), value.deadline()));
+        return Err(answer::<F, K>(context, Outcome::ResetBackendDown, 0));
+    }
+    let hop = match ordinary {
+        _ if !answers_are_seen(mode) => 0,
+        Some(front) => return_hop(context, &front, value.hop()),
+        None => return_hop(context, &Packet::of(context), value.hop()),
+    };
+    let seen = (Sender::Client, segment.transport.flags);
+    connection_table::note::<F, K>(key, value, (tables, backend, mode), seen, hop);
+    let towards = (Towards::of(value), backend, mode);
+    to_backend(context, segment, tables, towards, Outcome::ToBackend, ordinary)
 }
 
 /// Whether the next hop of a packet to a backend is known, and the packet fits.
@@ -390,15 +434,16 @@ fn goes_its_way<F: Path<K>, const K: usize>(
     tables: &Tables,
     segment: &Segment<F>,
     backend: &Backend,
+    mode: u8,
 ) -> bool {
-    let (_, growth) = tunnel(backend);
+    let (_, growth) = tunnel(backend, mode);
     backend.interface_index != 0 && (segment.network.length + growth) as u32 <= tables.smallest_mtu()
 }
 
 /// Whether a backend's packets go through a tunnel, and by how much they grow for it.
 #[inline(always)]
-fn tunnel(backend: &Backend) -> (bool, usize) {
-    let tunnels = backend.mode == Mode::Ipip as u8;
+fn tunnel(backend: &Backend, mode: u8) -> (bool, usize) {
+    let tunnels = mode == Mode::Ipip as u8;
     (tunnels, if tunnels { overhead(backend) } else { 0 })
 }
 
@@ -451,22 +496,22 @@ pub fn stays(backend: &Backend, value: Value, opening: Opening) -> bool {
 }
 
 #[inline(always)]
-pub fn return_hop<F: Path<K>, const K: usize>(context: &XdpContext, segment: &Segment<F>, known: u16) -> u16 {
-    connection_table::return_hop(&segment.ethernet, context.ingress_ifindex() as u32, known)
+pub fn return_hop<F: Frame>(context: &XdpContext, frame: &F, known: u16) -> u16 {
+    connection_table::return_hop(frame, context.ingress_ifindex() as u32, known)
 }
 
-/// Sends a client's packet to its backend.
+/// Sends a client's packet to its backend, which is of this mode.
 #[inline(always)]
 pub fn to_backend<F: Path<K>, const K: usize>(
     context: &XdpContext,
     segment: &Segment<F>,
     tables: &Tables,
-    (towards, backend): (Towards, &'static Backend),
+    (towards, backend, mode): (Towards, &'static Backend, u8),
     outcome: Outcome,
     ordinary: Option<Front>,
 ) -> Result<Verdict, Outcome> {
     let length = segment.network.length;
-    let (tunnels, growth) = tunnel(backend);
+    let (tunnels, growth) = tunnel(backend, mode);
     let mut route = Route::known(backend.ethernet, backend.interface_index);
     if ordinary.is_none() {
         if backend.interface_index == 0 {
@@ -474,7 +519,7 @@ pub fn to_backend<F: Path<K>, const K: usize>(
         }
         if (length + growth) as u32 > tables.smallest_mtu() {
             let otherwise = Otherwise {
-                cut: backend.mode == Mode::Nat as u8,
+                cut: mode == Mode::Nat as u8,
                 answer: true,
             };
             route = mtu::fitting::<F, K>(context, route, growth, otherwise)?;
@@ -484,7 +529,7 @@ pub fn to_backend<F: Path<K>, const K: usize>(
         }
     }
     let by_kernel = route.how != How::Known;
-    if by_kernel && backend.mode != Mode::Nat as u8 {
+    if by_kernel && mode != Mode::Nat as u8 {
         // The kernel can send only what neither comes from one of its own addresses nor goes to one.
         return Err(Outcome::NeighbourUnknown);
     }
@@ -496,10 +541,10 @@ pub fn to_backend<F: Path<K>, const K: usize>(
         return Ok(Verdict::leaves(context, outcome, route.interface_index));
     }
     if let Some(front) = ordinary {
-        rewrite_to_backend(&front, segment, tables, towards, backend)?;
+        rewrite_to_backend(&front, segment, tables, towards, (backend, mode))?;
         rewrite::ethernet(&front, route.ethernet)?;
     } else {
-        rewrite_to_backend(&packet, segment, tables, towards, backend)?;
+        rewrite_to_backend(&packet, segment, tables, towards, (backend, mode))?;
         if by_kernel {
             return Err(Outcome::ToBackendByKernel);
         }
@@ -535,14 +580,14 @@ fn rewrite_to_backend<F: Path<K>, const K: usize>(
     segment: &Segment<F>,
     tables: &Tables,
     towards: Towards,
-    backend: &Backend,
+    (backend, mode): (&Backend, u8),
 ) -> Result<(), Outcome> {
-    if backend.mode == Mode::Dsr as u8 {
+    if mode == Mode::Dsr as u8 {
         return Ok(());
     }
     let destination = Some(F::of_record(&backend.address));
     let port = u16::from_ne_bytes(backend.port);
-    if backend.mode == Mode::FullNat as u8 {
+    if mode == Mode::FullNat as u8 {
         let own = F::of_record(&tables.outer(towards.id)?.source);
         let own_port = towards.port.to_be();
         let source = F::delta(segment.network.source, own);
@@ -600,7 +645,7 @@ fn from_backend<F: Path<K>, const K: usize>(
             return Err(Outcome::NotOurs);
         }
         let seen = (Sender::Backend, segment.transport.flags);
-        connection_table::note::<F, K>(key, entry.1, (tables, backend), seen, entry.1.hop());
+        connection_table::note::<F, K>(key, entry.1, (tables, backend, backend.mode), seen, entry.1.hop());
         let id = membership.backend;
         let way = (entry.1.hop(), hop);
         return to_client(context, segment, tables, (id, backend), &client, way, ordinary);

@@ -81,8 +81,10 @@ fn shares(world: &World, kind: Kind, clients: std::ops::Range<u32>) -> anyhow::R
 /// Exact, whichever CPUs the connections come in by: the shares differ by one at most.
 fn round_robin(kind: Kind, servers: u8) -> anyhow::Result<usize> {
     const CONNECTIONS: u32 = 100_000;
+    // So much that there is a place for everybody: what finds none is chosen for by hashing.
+    const ROOM: u32 = 4 * CONNECTIONS;
     let threads = std::thread::available_parallelism()?.get().clamp(2, 8);
-    let world = World::with_room(&[kind.service(servers)], 2 * CONNECTIONS)?;
+    let world = World::with_room(&[kind.service(servers)], ROOM)?;
     let opened = |server: u8| anyhow::Ok(world.dataplane.counters().backend(server.into())?.opened);
     let before = (1..=servers).map(opened).collect::<anyhow::Result<Vec<_>>>()?;
     let each = on_all_cpus(threads, |thread| {

@@ -7,7 +7,8 @@ pub mod candidate {
     pub const BARE: &str = "bare program";
     /// Does nothing but hash the addresses and read a single line of as much memory as the table of connections takes.
     pub const ONE_LINE: &str = "hash, read one line";
-    /// Reads a single line likewise, and does as much else as `nat` does with a packet of the only flow, waiting for nothing.
+    /// Reads a single line likewise, and does as much else as `nat` does with a packet of the only flow, half of it with what the
+    /// line says.
     pub const WORK_AND_LINE: &str = "as much work, one line";
     /// Does nothing but redirect the frame, through the same veths.
     pub const BARE_REDIRECT: &str = "bare redirect";

@@ -8,8 +8,8 @@ use super::super::targets::{self, Bound, Target};
 
 /// What the column of that name is, for whoever reads the table of targets.
 pub(super) const FLOOR: &str = "Floor: of packets, a program that hashes the client's address and port, reads one line of as much memory \
-    as the table of connections takes, and does as much else as nat does for one flow, waiting for nothing; of a site, direct \
-    connections through interfaces that the balancer's program is attached to, which passes them.";
+    as the table of connections takes, and does as much else as nat does for one flow, half of it with what the line says; of a \
+    site, direct connections through interfaces that the balancer's program is attached to, which passes them.";
 
 /// A table: a heading for each column, and as many cells in each line.
 #[derive(Debug, Clone, PartialEq, Eq)]
