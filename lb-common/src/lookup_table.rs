@@ -1,7 +1,7 @@
 //! Small exact-match tables that user space builds and the program reads: which service a VIP's port belongs to, which
 //! backends an endpoint belongs to.
 //!
-//! A key lies in exactly one bucket of four, a cache line, whose seed the builder chooses such that no bucket overflows.
+//! A key lies in exactly one bucket of four, a cache line, whose multiplier the builder chooses such that no bucket overflows.
 //! So the program's work is one line and four compares, hit or miss.
 
 #[cfg(not(target_arch = "bpf"))]
@@ -83,7 +83,7 @@ pub struct LookupTable {
 pub enum BuildError {
     /// The same key twice.
     DuplicateKey(u64),
-    /// No seed was found with this many buckets.
+    /// No multiplier was found with this many buckets.
     TooManyEntries {
         /// Entries asked for.
         entries: usize,
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Each bit of a key counts, or all that differ in nothing else would lie in one bucket, whatever the seed.
+    /// Each bit of a key counts, or all that differ in nothing else would lie in one bucket, whatever the multiplier.
     #[test]
     fn services_of_one_vip_fit_whatever_their_ports() {
         let endpoint = |port: u16, protocol| ipv4_endpoint(vip(10), port.to_be(), protocol);

@@ -7,9 +7,11 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tick(pub u16);
 
-/// The furthest that a deadline may be set, in ticks. Half of the wrap is the most that [`Tick::is_past`] can tell; the
-/// other half is the time that the daemon has to sweep an expired entry before it would look alive again.
-pub const MAX_TIMEOUT: u16 = 0x7fff;
+/// The longest timeout, in ticks. With its [`slack`] a deadline lies half of the wrap ahead at most, which is the most that
+/// [`Tick::is_past`] can tell; the other half is the time that the daemon has to sweep an expired entry before it would look alive
+/// again.
+pub const MAX_TIMEOUT: u16 = 30_840;
+const _: () = assert!(MAX_TIMEOUT + slack(MAX_TIMEOUT) == 0x7fff);
 
 impl Tick {
     /// The tick of a moment in jiffies, where a tick lasts `1 << shift` of them.
@@ -93,6 +95,6 @@ mod tests {
         assert!(!now.after(5).is_past(now));
         assert!(!now.after(5).is_past(now.after(5)));
         assert!(now.after(5).is_past(now.after(6)));
-        assert!(!now.after(MAX_TIMEOUT).is_past(now));
+        assert!(!now.after(MAX_TIMEOUT + slack(MAX_TIMEOUT)).is_past(now));
     }
 }

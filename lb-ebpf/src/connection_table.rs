@@ -205,7 +205,7 @@ impl Seen {
     }
 }
 
-/// Notes a segment in its connection's entry: usually there is nothing to change, once a tick the deadline. `hop`: where
+/// Notes a segment in its connection's entry: usually there is nothing to change, now and then the deadline. `hop`: where
 /// it came from if from the client; 0 if that cannot be remembered, so that answers do not go where the client was before. Of
 /// a backend's packet, the one that the entry has. Where answers are not seen nobody asks for it, and it counts the segments of a
 /// connection that is not established yet.

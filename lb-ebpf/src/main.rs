@@ -78,8 +78,8 @@ mod program {
     use crate::packet::{Packet, Writable as _};
     use crate::{answer, forward, fragment, icmp, new_connection, pipeline, trace, untracked_answer};
 
-    /// Balances: this is the program that is attached. It decides about IPv4 itself and leaves everything else to the
-    /// others, each of which the kernel's verifier looks at by itself.
+    /// Balances: this is the program that is attached. It decides about ordinary packets itself and leaves everything
+    /// else to the others, each of which the kernel's verifier looks at by itself.
     #[xdp]
     #[inline(always)]
     pub fn lb(context: XdpContext) -> u32 {

@@ -35,7 +35,7 @@ use crate::{counters, explain, fragment, global, trace};
 /// A family whose packets go this way, the programs that go on with those that do not, and the functions that the
 /// verifier looks at by themselves.
 pub trait Path<const K: usize>: Table<K> + Rewrite {
-    /// What is not ordinary ([`is_ordinary`]).
+    /// What is not [`ordinary`].
     const OTHER_STAGE: Stage;
     /// ICMP.
     const ICMP_STAGE: Stage;

@@ -263,9 +263,10 @@ impl World {
 
     /// A frame in each direction, as far as the mode has both.
     pub fn both(&self, purpose: &str, talk: &Talk, change: impl Fn(Frame) -> Frame) -> anyhow::Result<()> {
-        self.forward(purpose, talk, change(talk.client_says(b"to and")))?;
+        // Long enough for a datagram that is as ordinary as a segment.
+        self.forward(purpose, talk, change(talk.client_says(b"to your house")))?;
         if talk.is_answered() {
-            self.answer(purpose, talk, change(talk.backend_says(b"fro")))?;
+            self.answer(purpose, talk, change(talk.backend_says(b"and back again")))?;
         }
         Ok(())
     }

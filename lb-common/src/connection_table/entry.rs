@@ -18,7 +18,7 @@ pub struct Packing {
     seal: u64,
 }
 
-/// That of ABI version 3.
+/// That of the ABI versions 3 and 4.
 pub const PACKING_3: Packing = Packing {
     backend: 8,
     hop: 21,
@@ -257,7 +257,7 @@ mod tests {
             backend in 1u16..8192,
             hop in 0u16..2048,
             seen: u16,
-            timeout in 1u16..=crate::tick::MAX_TIMEOUT / 2,
+            timeout in 1u16..=crate::tick::MAX_TIMEOUT,
             later: u16,
         ) {
             let deadline = Tick(seen).after(timeout + slack(timeout));

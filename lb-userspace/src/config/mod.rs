@@ -291,7 +291,8 @@ pub enum OnDown {
 /// that the kernel takes its own from (`net.ipv4.ip_local_port_range`).
 pub const DEFAULT_SOURCE_PORTS: RangeInclusive<u16> = 10240..=26623;
 
-/// Idle timeouts of a service's connections; each 5 s to 24 h. The table counts in ticks of about 4 s and rounds up.
+/// Idle timeouts of a service's connections; each 5 s to 24 h. The table counts in ticks of about 4 s and rounds up;
+/// an established connection may be remembered for up to a sixteenth longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// Until the handshake is complete. Default 30 s.

@@ -3,6 +3,7 @@
 //! Programs may look at both meanwhile. Those that look at the new one insert nothing until all is over (`MIGRATING`), so that
 //! this is the only one who does.
 
+use std::ptr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -47,6 +48,9 @@ pub(super) fn connections<const K: usize>(
     brought
 }
 
+/// So many others make room for one that makes room. With two a table is filled to nine tenths.
+const STEPS: u32 = 2;
+
 /// Whether the entry is there now.
 fn put<const K: usize>(
     key: &[u64; K],
@@ -60,9 +64,13 @@ fn put<const K: usize>(
         return false;
     };
     let home = Home::new(first, second);
+    let is_full = |bucket: &Bucket<AtomicU64, K>| bucket.ways().iter().all(|way| way.read().is_some());
     // A packet may change the entry while we look at it; then we look again.
     for _ in 0..100 {
         let Some((way, there)) = home.find(key) else {
+            if is_full(first) && is_full(second) {
+                let _ = make_room(first, to, seed, STEPS) || make_room(second, to, seed, STEPS);
+            }
             return matches!(home.insert(key, value, now), Inserted::Stored);
         };
         let newer = newer(there, value, now);
@@ -80,6 +88,56 @@ fn put<const K: usize>(
         }
     }
     false
+}
+
+/// Whether an entry of a full bucket has gone to its other bucket, where if need be another one has made room.
+fn make_room<const K: usize>(
+    full: &Bucket<AtomicU64, K>,
+    to: &[Bucket<AtomicU64, K>],
+    seed: &Seed,
+    steps: u32,
+) -> bool {
+    let mut others = full
+        .ways()
+        .iter()
+        .filter_map(|way| other_home(way, full, to, seed));
+    let one_moves = || {
+        let mut ways = full.ways().iter();
+        ways.any(|way| other_home(way, full, to, seed).is_some_and(|other| moves(way, other)))
+    };
+    one_moves() || steps > 0 && others.any(|other| make_room(other, to, seed, steps - 1)) && one_moves()
+}
+
+/// The bucket, not this one, where the entry of a way may be as well.
+fn other_home<'a, const K: usize>(
+    way: &Way<AtomicU64, K>,
+    this: &Bucket<AtomicU64, K>,
+    to: &'a [Bucket<AtomicU64, K>],
+    seed: &Seed,
+) -> Option<&'a Bucket<AtomicU64, K>> {
+    let (key, _) = way.read()?;
+    let homes = home(seed, &key, to.len() as u32).map(|index| to.get(index as usize));
+    homes.into_iter().flatten().find(|bucket| !ptr::eq(*bucket, this))
+}
+
+/// Whether an entry has gone to another bucket. Packets that come meanwhile find it in either.
+fn moves<const K: usize>(way: &Way<AtomicU64, K>, other: &Bucket<AtomicU64, K>) -> bool {
+    let Some((key, value)) = way.read() else {
+        return true;
+    };
+    let Some(free) = other
+        .ways()
+        .iter()
+        .find(|free| free.replace(Value::EMPTY, &key, value))
+    else {
+        return false;
+    };
+    let has_gone = way.remove(value);
+    if !has_gone {
+        // A packet has just changed it where it was: that holds.
+        free.remove(value);
+    }
+    has_gone
 }
 
 /// Of an entry that was brought over before, and may have seen packets since, and the same one where it came from, what is to be
@@ -168,6 +226,27 @@ mod tests {
             // Twice is not twice as much.
             connections(&old, &PACKING, &new, &seed, NOW);
             assert_eq!(entries(&new), entries(&old));
+        }
+    }
+
+    /// An upgrade must not fail for one connection whose two buckets happen to be full.
+    #[test]
+    fn others_make_room() {
+        for number in 0..10 {
+            let seed = Seed::new(number);
+            let old = filled(3000, &seed, 1..1801);
+            let new = table(500);
+            let brought = connections(&old, &PACKING, &new, &seed, NOW);
+            assert_eq!((brought.entries, brought.homeless), (1800, 0), "nine tenths full");
+            assert_eq!(entries(&new), entries(&old));
+            // Each where it is looked for, and once.
+            for (key, value) in new.iter().flat_map(Bucket::ways).filter_map(Way::read) {
+                let [first, second] = home(&seed, &key, 500).map(|index| &new[index as usize]);
+                assert_eq!(
+                    Home::new(first, second).find(&key).map(|(_, found)| found),
+                    Some(value)
+                );
+            }
         }
     }
 

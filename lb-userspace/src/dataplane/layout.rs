@@ -24,3 +24,20 @@ pub(super) fn known() -> String {
     let versions: Vec<_> = KNOWN.iter().map(|(version, _)| version.to_string()).collect();
     format!("versions {}", versions.join(" and "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_there_have_been_are_known() {
+        assert_eq!(of(3).map(unpacked), Some(unpacked(&PACKING_3)));
+        assert_eq!(of(ABI_VERSION).map(unpacked), Some(unpacked(&PACKING)));
+        assert!(of(2).is_none() && of(ABI_VERSION + 1).is_none());
+    }
+
+    /// Each bit of an entry, unpacked.
+    fn unpacked(packing: &Packing) -> Vec<u64> {
+        (0..64).map(|bit| packing.unpack(1 << bit).0).collect()
+    }
+}
