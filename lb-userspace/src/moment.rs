@@ -3,12 +3,38 @@
 //! The wall clock can be set, and a clock that only counts starts anew with the machine. So a moment has both, and the boot
 //! that it belongs to: within a boot the counting clock holds, whatever somebody sets the wall clock to; after another boot
 //! there is only the wall clock.
+//!
+//! `LBD_CLOCK_FILE` in the environment names a file. While that says a number of seconds, this process takes the wall clock to be
+//! so many ahead, or behind: a machine's clock is not for tests to set. Nobody sets it but they.
 
 use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+/// The environment variable.
+pub const VARIABLE: &str = "LBD_CLOCK_FILE";
+
+/// What the wall clock says.
+pub fn wall_clock() -> SystemTime {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let now = SystemTime::now();
+    let Some(file) = FILE.get_or_init(|| std::env::var_os(VARIABLE).map(PathBuf::from)) else {
+        return now;
+    };
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let ahead: i64 = text.trim().parse().unwrap_or(0);
+    let by = Duration::from_secs(ahead.unsigned_abs());
+    let set = if ahead < 0 {
+        now.checked_sub(by)
+    } else {
+        now.checked_add(by)
+    };
+    set.unwrap_or(now)
+}
 
 /// A point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +80,7 @@ impl Default for HostClock {
 impl Clock for HostClock {
     fn now(&self) -> Moment {
         let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let wall = wall_clock().duration_since(UNIX_EPOCH);
         Moment {
             // Without the counting clock there is only the other one.
             boot: if since_boot.is_ok() { self.boot } else { 0 },

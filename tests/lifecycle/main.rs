@@ -4,6 +4,7 @@
 //! TCP and UDP; afterwards the balancer must be as it should.
 
 mod changes;
+mod clock;
 mod control;
 mod environment;
 mod growth;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let subjects = [
         kills::cases(&lab),
         changes::cases(&lab),
+        clock::cases(&lab),
         network::cases(&lab),
         environment::cases(&lab),
         control::cases(&lab),

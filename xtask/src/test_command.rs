@@ -87,6 +87,9 @@ pub const PACKAGE: &str = "LB_PACKAGE";
 /// For harnesses: this program, whose `lab-app` the lab starts.
 pub const XTASK: &str = "LB_XTASK";
 
+/// The profile of harnesses for emulated machines.
+const EMULATED: &str = "emulated";
+
 /// What of our own environment a harness under `sudo` should see.
 const PASSED_ON: [&str; 5] = ["CI", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM"];
 
@@ -103,9 +106,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             full: args.full,
             filter: args.filter.as_deref(),
         };
-        return kernels::run(options, &harnesses()?, &objects.directory);
+        // All of them are so many that it pays to compile them better.
+        let profile = if args.full { EMULATED } else { "test" };
+        return kernels::run(options, &harnesses(profile)?, &objects.directory);
     }
     let outcome = run_suites(suites(args, &objects)?)?;
+    if let (Some(filter), None, true) = (&args.filter, interrupt::received(), outcome.is_none()) {
+        bail!("no test has {filter:?} in its name: a run without it lists them all");
+    }
     Ok(interrupt::received().unwrap_or_else(|| outcome.report()))
 }
 
@@ -176,6 +184,12 @@ impl Outcome {
         self.0.push((name.to_owned(), tally));
     }
 
+    /// Whether no test ran, or was skipped.
+    fn is_none(&self) -> bool {
+        let none = |tally: &Tally| tally.passed + tally.failed + tally.skipped == 0;
+        self.0.iter().all(|(_, tally)| none(tally))
+    }
+
     fn total(self) -> Tally {
         self.0.into_iter().map(|(_, tally)| tally).sum()
     }
@@ -215,7 +229,7 @@ fn suites(args: &Args, objects: &EbpfArtifacts) -> Result<Vec<(String, Command)>
     }
     // The programs under test take the longest to build, and the unit tests do without.
     if args.only.is_empty() || args.only.iter().any(|only| only != UNIT) {
-        let harnesses = harnesses()?;
+        let harnesses = harnesses("test")?;
         check_names(&args.only, &harnesses)?;
         let mut environment = harness_environment(args, objects, wanted(PACKAGING))?;
         if wanted(LIFECYCLE) {
@@ -320,10 +334,10 @@ fn harness_arguments(args: &Args) -> Vec<String> {
 
 /// Builds the harnesses. The other packages are named only so that cargo chooses the same features of shared
 /// dependencies as for the unit tests, and does not compile them twice.
-fn harnesses() -> Result<Vec<Executable>> {
+fn harnesses(profile: &str) -> Result<Vec<Executable>> {
     let mut command = process::cargo();
     command
-        .args(["test", "--no-run", "--package", "lb-tests"])
+        .args(["test", "--no-run", "--profile", profile, "--package", "lb-tests"])
         .args(UNIT_PACKAGES);
     let manifest = workspace::root().join("tests/Cargo.toml");
     let mut executables = userspace::executables(&mut command)?;
@@ -338,7 +352,7 @@ fn harnesses() -> Result<Vec<Executable>> {
 /// When they do not compile.
 pub fn build_harnesses() -> Result<()> {
     ebpf::build(&ebpf::Options::default())?;
-    harnesses().map(drop)
+    harnesses("test").map(drop)
 }
 
 fn check_names(only: &[String], harnesses: &[Executable]) -> Result<()> {

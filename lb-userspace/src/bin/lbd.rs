@@ -105,6 +105,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let config = config::load(&args.config, &ThisHost)?;
     if args.check {
         println!("{}: good", args.config.display());
+        if let Some(warning) = lb::host_checks::about_time(&config) {
+            eprintln!("lbd: warning: {warning}");
+        }
         return Ok(());
     }
     let object = match &args.object {

@@ -130,8 +130,8 @@ pub(super) enum Command {
     /// Look for whatever on this host will keep traffic from flowing, or make it slow, and say what mends it
     #[command(
         after_help = "Looks at the kernel, bpffs, memory, the interfaces' drivers, MTUs, offloads and queues, forwarding, reverse path \
-                      filters, VIPs, ARP, neighbours, ports and the clock, for the configuration that lbd runs with or, if it does \
-                      not run, the file. As root it sees most. With errors or warnings the exit status is 7; notes may be as they \
+                      filters, VIPs, ARP, neighbours, ports, the clock and the site's certificate, for the configuration that lbd \
+                      runs with or, if it does not run, the file. As root it sees most. With errors or warnings the exit status is 7; notes may be as they \
                       should be.\n\nExamples:\n  lbctl doctor\n  lbctl doctor --config new.toml"
     )]
     Doctor {

@@ -234,6 +234,7 @@ struct Checked {
     services: usize,
     backends: usize,
     site_servers: usize,
+    warnings: Vec<String>,
 }
 
 fn check(screen: &Screen, file: &Path) -> Result<(), Failure> {
@@ -242,16 +243,24 @@ fn check(screen: &Screen, file: &Path) -> Result<(), Failure> {
         file: file.display().to_string(),
         services: config.services.len(),
         backends: config.services.iter().map(|service| service.backends.len()).sum(),
-        site_servers: config.site.map_or(0, |site| site.servers.len()),
+        site_servers: config.site.as_ref().map_or(0, |site| site.servers.len()),
+        warnings: host_checks::about_time(&config)
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     };
     screen.show(&checked, |checked| {
-        format!(
+        let mut text = format!(
             "{} is in order: {}, {}, {}\n",
             checked.file,
             plural(checked.services as u64, "service"),
             plural(checked.backends as u64, "backend"),
             plural(checked.site_servers as u64, "web server"),
-        )
+        );
+        for warning in &checked.warnings {
+            text += &format!("warning: {warning}\n");
+        }
+        text
     })
 }
 

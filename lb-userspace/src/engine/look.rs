@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::time::SystemTime;
 
 use lb_common::abi::BackendCounters;
 use lb_common::tcp_state::{STATES, State};
@@ -20,7 +19,7 @@ use crate::desired_state::{DesiredBackend, is_of_site};
 use crate::health::TargetId;
 use crate::host_checks;
 use crate::listing::{self, Names};
-use crate::moment::Moment;
+use crate::moment::{Moment, wall_clock};
 use crate::observed_state::Observed;
 use crate::reconcile::{self, BackendIdentity, BackendKey, ServiceIdentity, ServiceKey, add, since};
 
@@ -179,7 +178,7 @@ impl Engine {
         match self.monitor.health(&id) {
             Some(health) => Health {
                 status: health.status.to_string(),
-                since_seconds: SystemTime::now()
+                since_seconds: wall_clock()
                     .duration_since(health.since)
                     .map_or(0, |since| since.as_secs()),
                 reason: health.reason,

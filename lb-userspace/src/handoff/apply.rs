@@ -15,6 +15,7 @@ use super::{HandoffError, Hands};
 use crate::api::types::{AppliedServer, SiteApplied, SiteStep};
 use crate::config::{Site, SiteServer};
 use crate::failpoint;
+use crate::moment::wall_clock;
 
 /// How many servers are staged, or asked for their status, at a time.
 pub(super) const AT_A_TIME: usize = 16;
@@ -62,6 +63,12 @@ pub(super) async fn apply(site: &Site, drainer: &impl Drainer, hands: &Hands, li
 /// Reads the certificate and the key once, for all servers, and renders each server's release.
 fn prepare<'a>(site: &'a Site, hands: &'a Hands, limits: Limits) -> Result<Vec<Job<'a>>, HandoffError> {
     let material = Material::read(site)?;
+    if let Some(what) = material.validity.refused(wall_clock()) {
+        return Err(HandoffError::NotInForce {
+            file: site.certificate.clone(),
+            what,
+        });
+    }
     let job = |server| {
         let release = Release::new(site, server, &material)?;
         Ok(Job {

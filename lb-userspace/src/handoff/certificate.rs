@@ -1,7 +1,7 @@
 //! Certificates: the site's own, read from disk, and what an operator wants to know about any.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,8 +10,10 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::HandoffError;
+use super::validity::{Validity, rfc3339};
 use crate::api::types::Certificate;
 use crate::config::Site;
+use crate::moment::wall_clock;
 
 /// The site's certificate and key as they are on disk now, known to belong together.
 pub(super) struct Material {
@@ -21,6 +23,8 @@ pub(super) struct Material {
     pub(super) key_pem: Vec<u8>,
     /// The leaf's.
     pub(super) fingerprint: String,
+    /// The chain's.
+    pub(super) validity: Validity,
 }
 
 impl Material {
@@ -33,6 +37,7 @@ impl Material {
             reason: source.to_string(),
         })?;
         let fingerprint = chain.first().map(fingerprint).unwrap_or_default();
+        let validity = Validity::of(&site.certificate, &chain)?;
         let provider = rustls::crypto::ring::default_provider();
         CertifiedKey::from_der(chain, key, &provider).map_err(|source| match source {
             rustls::Error::InconsistentKeys(_) => HandoffError::Mismatch {
@@ -48,6 +53,7 @@ impl Material {
             certificate_pem,
             key_pem,
             fingerprint,
+            validity,
         })
     }
 }
@@ -70,7 +76,7 @@ pub(super) fn describe(der: &[u8]) -> Result<Certificate, String> {
         _ => Vec::new(),
     };
     let not_after = certificate.validity().not_after.timestamp();
-    let now = SystemTime::now()
+    let now = wall_clock()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
@@ -101,7 +107,7 @@ fn read_file(file: &Path) -> Result<Vec<u8>, HandoffError> {
 }
 
 /// The file, and the certificates in it, at least one.
-fn read_chain(file: &Path) -> Result<(Vec<u8>, Vec<CertificateDer<'static>>), HandoffError> {
+pub(super) fn read_chain(file: &Path) -> Result<(Vec<u8>, Vec<CertificateDer<'static>>), HandoffError> {
     let wrong = |reason: String| HandoffError::Certificate {
         file: file.to_owned(),
         reason,
@@ -128,11 +134,4 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// RFC 3339; moments before 1970 or after 9999, which no certificate in use has, are cut to these.
-fn rfc3339(seconds: i64) -> String {
-    const END_OF_9999: i64 = 253_402_300_799;
-    let seconds = u64::try_from(seconds.clamp(0, END_OF_9999)).unwrap_or_default();
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }

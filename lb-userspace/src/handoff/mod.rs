@@ -23,6 +23,7 @@ mod scripts;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod validity;
 mod verify;
 mod worker;
 
@@ -35,6 +36,7 @@ use crate::api::types::{RenderedServer, SiteApplied, SiteRender, SiteServerStatu
 use crate::config::{Site, SiteServer};
 
 pub use drain::{DrainOutcome, Drainer};
+pub(crate) use validity::Validity;
 pub use worker::{SiteWorker, serve};
 
 /// Who runs the scripts.
@@ -81,6 +83,14 @@ pub enum HandoffError {
         certificate: PathBuf,
         /// The key file.
         key: PathBuf,
+    },
+    /// A certificate that clients would not accept now.
+    #[error("{}: the certificate {what}: clients would refuse it, and web servers are not given it; renew it, or set the clock right, then apply again", file.display())]
+    NotInForce {
+        /// The certificate file.
+        file: PathBuf,
+        /// Since or until when.
+        what: String,
     },
     /// A value that nginx's configuration cannot express.
     #[error("the site cannot be rendered for server {server}: {source}")]

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
@@ -14,6 +13,7 @@ use super::probe::Probe;
 use super::schedule::{self, Rhythm};
 use super::state::{Health, Outcome, State, Status};
 use crate::config;
+use crate::moment::wall_clock;
 use crate::task::OwnedTask;
 
 /// A backend of a service. The same server behind two services is probed for each: their checks may differ.
@@ -89,7 +89,7 @@ impl Monitor {
                 _ => {
                     let state = match self.known.remove(&id) {
                         Some((address, health)) if address == target.address => State::known(health),
-                        _ => State::new(SystemTime::now()),
+                        _ => State::new(wall_clock()),
                     };
                     Probed::start(target, ca, state, self.events.clone())
                 }
@@ -213,7 +213,7 @@ fn take_in(
             "cannot probe the backend, its status stays"
         );
     }
-    if !state.observe(outcome, SystemTime::now(), check.rise, check.fall) {
+    if !state.observe(outcome, wall_clock(), check.rise, check.fall) {
         return None;
     }
     let health = state.health().clone();

@@ -159,6 +159,14 @@ fn seen_for(config: &Config, resolutions: &HashMap<IpAddr, Resolution>, host: &H
             format!("servers {}, with a known MAC address {known}", resolutions.len()),
         ),
     ];
+    seen.push((
+        Check::Certificate,
+        match (&config.site, host.certificate) {
+            (None, _) => "no site is configured".to_owned(),
+            (Some(_), None) => "cannot be read".to_owned(),
+            (Some(_), Some((validity, _))) => format!("valid until {}", validity.end()),
+        },
+    ));
     if !filters.is_empty() {
         seen.push((Check::Forged, filters.join(", ")));
     }

@@ -36,11 +36,13 @@ pub enum Check {
     Ports,
     /// What time it is.
     Clock,
+    /// How long the site's certificate is valid.
+    Certificate,
 }
 
 impl Check {
     /// All of them, from the ground up.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Configuration,
         Self::Kernel,
         Self::Bpffs,
@@ -55,6 +57,7 @@ impl Check {
         Self::Neighbours,
         Self::Ports,
         Self::Clock,
+        Self::Certificate,
     ];
 }
 

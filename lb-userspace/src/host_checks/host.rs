@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::SystemTime;
 
 use crate::config::Config;
 use crate::dataplane::strips_vlan_tags;
+use crate::handoff::Validity;
+use crate::moment::wall_clock;
 
 /// What could not be read is left out, and not judged.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,8 @@ pub(super) struct Host {
     pub(super) local_ports: Option<RangeInclusive<u16>>,
     /// `net.ipv4.ip_local_reserved_ports`, as the kernel shows it.
     pub(super) reserved_ports: Option<String>,
+    /// When the site's certificate is valid, and what this host takes for now.
+    pub(super) certificate: Option<(Validity, SystemTime)>,
 }
 
 impl Host {
@@ -70,7 +75,14 @@ impl Host {
                 Some(ports.next()?.ok()?..=ports.next()?.ok()?)
             }),
             reserved_ports: read("ipv4/ip_local_reserved_ports"),
+            certificate: Self::certificate(config),
         }
+    }
+
+    /// When the site's certificate is valid, and what this host takes for now.
+    pub(super) fn certificate(config: &Config) -> Option<(Validity, SystemTime)> {
+        let site = config.site.as_ref()?;
+        Some((Validity::of_file(&site.certificate).ok()?, wall_clock()))
     }
 
     /// The name of an interface, or its number.

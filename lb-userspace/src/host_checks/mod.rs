@@ -11,8 +11,10 @@ mod own_ports;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use crate::config::{Config, Mode, Service};
+use crate::handoff::Validity;
 use crate::neighbours::Resolution;
 
 use host::Host;
@@ -37,6 +39,7 @@ fn judge(config: &Config, resolutions: &HashMap<IpAddr, Resolution>, host: &Host
     warnings.extend(vips(config, host));
     warnings.extend(own_ports::own_addresses(config, host));
     warnings.extend(own_ports::reserved_ports(config, host));
+    warnings.extend(certificate(config, host.certificate));
     warnings
 }
 
@@ -140,6 +143,37 @@ fn vlans(host: &Host) -> Vec<Finding> {
         )
     };
     host.hidden_vlans.iter().map(warn).collect()
+}
+
+/// What a site's visitors see of its certificate, if not now then soon. No configuration is refused for that.
+fn certificate(config: &Config, found: Option<(Validity, SystemTime)>) -> Option<Finding> {
+    let site = config.site.as_ref()?;
+    let (validity, now) = found?;
+    let file = site.certificate.display();
+    if let Some(what) = validity.refused(now) {
+        return Some(Finding::error(
+            Check::Certificate,
+            format!(
+                "the site's certificate {file} {what}: clients refuse it, and it is not handed to web servers"
+            ),
+            "renew it, or set the clock right; then `lbctl site apply`",
+        ));
+    }
+    validity.ends_soon(now).then(|| {
+        Finding::warning(
+            Check::Certificate,
+            format!(
+                "the site's certificate {file} expires on {}: less than a tenth of its time is left",
+                validity.end()
+            ),
+            "renew it, then `lbctl site apply`",
+        )
+    })
+}
+
+/// What will be wrong with a configuration that is in order, because of what time it is.
+pub fn about_time(config: &Config) -> Option<Finding> {
+    certificate(config, Host::certificate(config))
 }
 
 /// A server with all that use it.

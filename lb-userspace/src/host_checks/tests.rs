@@ -82,6 +82,7 @@ fn all_is_well() -> Facts {
             hidden_vlans: BTreeSet::new(),
             local_ports: Some(32_768..=60_999),
             reserved_ports: Some(String::new()),
+            certificate: None,
         },
     }
 }
@@ -422,4 +423,36 @@ fn the_facts_are_those_of_the_threads_namespace() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("h1 filters strictly"), "{found:?}");
     });
+}
+
+#[test]
+fn a_certificate_that_clients_refuse_or_soon_will() {
+    const YEAR: Validity = Validity {
+        from: 1_000_000_000,
+        until: 1_031_536_000,
+    };
+    let at = |now: u64, expected: &[&[&str]]| {
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now);
+        let change = |facts: &mut Facts| {
+            facts.config.site = Some(crate::config::test_site());
+            facts.host.certificate = Some((YEAR, now));
+        };
+        says(change, expected);
+    };
+    at(1_000_000_000, &[]);
+    at(
+        1_031_000_000,
+        &[&["site.pem expires on 2002-09-09T01:46:40Z", "renew it"]],
+    );
+    at(
+        1_031_536_001,
+        &[&["site.pem expired on 2002-09-09T01:46:40Z", "clients refuse it"]],
+    );
+    at(
+        60,
+        &[&[
+            "site.pem is not valid before 2001-09-09T01:46:40Z",
+            "set the clock right",
+        ]],
+    );
 }

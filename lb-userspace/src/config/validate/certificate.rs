@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
-use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The certificates of a PEM file, at least one, and all of them certificates indeed.
 pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -24,26 +24,6 @@ pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> 
         parsed(der).map_err(|what| format!("certificate {} of {}: {what}", index + 1, chain.len()))?;
     }
     Ok(chain)
-}
-
-/// Whether every certificate of the chain is valid now.
-pub(super) fn in_force(chain: &[CertificateDer<'_>]) -> Result<(), String> {
-    let now = ASN1Time::now();
-    for (index, der) in chain.iter().enumerate() {
-        let which = format!("certificate {} of {}", index + 1, chain.len());
-        let certificate = parsed(der)?;
-        let validity = certificate.validity();
-        if validity.not_after < now {
-            return Err(format!("{which} expired on {}; renew it", validity.not_after));
-        }
-        if validity.not_before > now {
-            return Err(format!(
-                "{which} is not valid before {}; check the clock",
-                validity.not_before
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {

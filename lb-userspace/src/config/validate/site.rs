@@ -73,12 +73,9 @@ fn certificate_and_key(section: &mut Section<'_, '_>, given: &written::Site) -> 
 
     let mut chain = Vec::new();
     if let Some((path, pem)) = &certificate {
-        let usable = certificate::chain(pem).and_then(|read| {
-            chain = read;
-            certificate::in_force(&chain)
-        });
-        if let Err(what) = usable {
-            section.wrong_file("certificate", &given.certificate, path, what);
+        match certificate::chain(pem) {
+            Ok(read) => chain = read,
+            Err(what) => section.wrong_file("certificate", &given.certificate, path, what),
         }
     }
     if let (Some((path, pem)), false) = (&key, chain.is_empty())

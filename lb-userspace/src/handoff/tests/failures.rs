@@ -56,6 +56,30 @@ impl Served {
 }
 
 #[tokio::test]
+async fn a_certificate_that_clients_would_refuse_is_not_handed_over() {
+    let mut served = Served::new().await;
+    for (years, words) in [
+        ((2020, 2021), "the certificate expired on 2021-01-01T00:00:00Z"),
+        (
+            (3000, 3001),
+            "the certificate is not valid before 3000-01-01T00:00:00Z",
+        ),
+    ] {
+        served.files.renew_for(years);
+        let notes = Notes::new();
+        let applied = hand_over(&served.site, &notes).await;
+        assert!(!applied.ok && !applied.servers[0].ok);
+        assert_eq!(steps(&applied.servers[0]), "stage!");
+        let said = detail(&applied.servers[0], "stage");
+        assert!(said.contains(words), "{said}");
+        assert_eq!(notes.calls(), "");
+        served.assert_as_before().await;
+    }
+    served.files.renew();
+    served.assert_can_be_completed().await;
+}
+
+#[tokio::test]
 async fn a_key_of_another_certificate_is_refused_before_anything_is_touched() {
     let mut served = Served::new().await;
     let other = Files::new();

@@ -75,6 +75,17 @@ impl Files {
         std::fs::write(self.key(), pair.signing_key.serialize_pem()).expect("write");
     }
 
+    /// A new pair that has been valid in these years.
+    pub(super) fn renew_for(&self, years: (i32, i32)) {
+        let key = rcgen::KeyPair::generate().expect("key");
+        let mut params = rcgen::CertificateParams::new([NAME.to_owned()]).expect("parameters");
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        let certificate = params.self_signed(&key).expect("certificate");
+        std::fs::write(self.certificate(), certificate.pem()).expect("write");
+        std::fs::write(self.key(), key.serialize_pem()).expect("write");
+    }
+
     pub(super) fn certificate(&self) -> PathBuf {
         self.0.path().join("site.pem")
     }

@@ -11,7 +11,7 @@ use crate::fake::Running;
 const NOWHERE: &str = "/nonexistent/lbd.sock";
 
 /// In the order in which they are shown.
-const CHECKS: [&str; 14] = [
+const CHECKS: [&str; 15] = [
     "configuration",
     "kernel",
     "bpffs",
@@ -26,6 +26,7 @@ const CHECKS: [&str; 14] = [
     "neighbours",
     "ports",
     "clock",
+    "certificate",
 ];
 
 /// A configuration that any host accepts.
