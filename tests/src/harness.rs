@@ -12,6 +12,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
     expected_skips::EXPECTED_SKIPS,
@@ -76,9 +77,18 @@ pub struct Suite {
     pub parallel: bool,
 }
 
+/// Loaded programs are kept for the next test, each with some sixty maps and programs; 1,024 open files, as usual, are not enough.
+fn keep_many_files_open() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // If this fails, tests do.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 impl Suite {
     /// Runs the tests that the command line asks for. To be returned from `main`.
     pub fn run(self, cases: Vec<Case>) -> ExitCode {
+        keep_many_files_open();
         let mut arguments = Arguments::from_args();
         arguments.test_threads.get_or_insert_with(|| self.threads());
         let mut trials = Vec::new();

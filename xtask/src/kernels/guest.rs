@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::{
     kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount},
+    sys::resource::{Resource, setrlimit},
     sys::{
         reboot::{RebootMode, reboot},
         termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr},
@@ -37,6 +38,9 @@ const MOUNTS: [(&str, &str); 6] = [
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
+/// As many files may be open as on most machines.
+const DESCRIPTORS: u64 = 1 << 16;
+
 /// Runs the harness, says how it ended, and turns the machine off.
 ///
 /// # Errors
@@ -58,6 +62,8 @@ fn work() -> Result<()> {
         mount(None::<&str>, place, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("cannot mount {kind} on {place}"))?;
     }
+    // The harness keeps many programs, with some sixty maps and programs each; 4,096 is what the first process may have.
+    setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)?;
     load_modules()?;
     let mut line = open_line()?;
     let task = fs::read_to_string(TASK).with_context(|| format!("cannot read {TASK}"))?;
