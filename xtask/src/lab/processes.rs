@@ -79,12 +79,7 @@ impl Processes {
         let (pid, started) = record.trim().split_once(' ')?;
         let pid = pid.parse().ok()?;
         let started: u64 = started.parse().ok()?;
-        // One of ours is there until all of its threads are: a killed one may hold its sockets for a moment longer.
-        let is_it = |(child, began): &(Child, u64)| i32::try_from(child.id()) == Ok(pid) && *began == started;
-        if self.children.iter().any(is_it) {
-            return Some(pid);
-        }
-        (start_time(pid)? == started).then_some(pid)
+        is_there(&self.children, pid, started).then_some(pid)
     }
 
     /// Ends a recorded process, with SIGTERM and, if that is not enough, SIGKILL. Whether it was running.
@@ -120,7 +115,7 @@ impl Processes {
             let deadline = Instant::now() + patience;
             while !left.is_empty() && Instant::now() < deadline {
                 self.reap();
-                left.retain(|&(pid, started)| start_time(pid) == Some(started));
+                left.retain(|&(pid, started)| is_there(&self.children, pid, started));
                 thread::sleep(Duration::from_millis(5));
             }
             if left.is_empty() {
@@ -142,6 +137,13 @@ impl Processes {
     fn record(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.pid"))
     }
+}
+
+/// Whether a process is still there. One of our `children` is until all of its threads have ended, and not only the first, which
+/// looks as if nothing but the exit status were left: the others may hold sockets for a moment longer.
+fn is_there(children: &[(Child, u64)], pid: i32, started: u64) -> bool {
+    let is_it = |(child, began): &(Child, u64)| i32::try_from(child.id()) == Ok(pid) && *began == started;
+    children.iter().any(is_it) || start_time(pid) == Some(started)
 }
 
 /// When a process was started, in clock ticks since boot: with the pid it names a process for ever. `None`: it is gone, or
